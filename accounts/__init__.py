@@ -1,0 +1,1 @@
+"""Who may do what: organizations, users, keys, plans and limits. Knows nothing of providers and models' vendors."""

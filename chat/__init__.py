@@ -1,0 +1,1 @@
+"""The product's heart: conversations, interactions, attempts, and the pipeline that makes them."""

@@ -1,0 +1,136 @@
+"""Rows of the tenant boundary: plans, organizations, users with roles, API keys."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import ClassVar
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractUser
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from llmchat.lib.uuid7 import uuid7
+
+
+class Plan(models.Model):
+    """What an organization may use. An empty limit means no limit."""
+
+    slug = models.SlugField(primary_key=True, max_length=32)
+    name = models.CharField(max_length=64)
+    requests_per_hour = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    tokens_per_day = models.PositiveBigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    allowed_models = models.JSONField(
+        default=list,
+        blank=True,
+        help_text='List of names or patterns, such as ["gemini-*", "local/*"]. Empty: every model.',
+    )
+    priority = models.PositiveSmallIntegerField(default=0, help_text="Higher goes first when requests queue up.")
+
+    class Meta:
+        ordering: ClassVar = ["priority", "slug"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Organization(models.Model):
+    """A tenant: everything on record belongs to exactly one."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    name = models.CharField(max_length=128, unique=True)
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="organizations")
+    is_active = models.BooleanField(default=True, help_text="Switched off: its keys are refused, its record stays.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class User(AbstractUser):
+    """A person who logs in to the admin. Staff of the operator, or a member of organizations, or both."""
+
+    email = models.EmailField(blank=True)
+
+    def organization_ids(self) -> list[UUID]:
+        """The organizations whose record this person may see; meaningless for staff who see all."""
+        return list(self.memberships.values_list("organization_id", flat=True))
+
+
+class Membership(models.Model):
+    """A person's role in one organization."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner", "Owner"
+        ADMIN = "admin", "Administrator"
+        MEMBER = "member", "Member"
+        VIEWER = "viewer", "Viewer"
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=16, choices=Role, default=Role.MEMBER)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["user", "organization"], name="membership_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.organization} ({self.get_role_display()})"
+
+
+class APIKeyQuerySet(models.QuerySet["APIKey"]):
+    def usable(self) -> APIKeyQuerySet:
+        """Keys that authenticate at this moment."""
+        now = timezone.now()
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None, organization__is_active=True)
+
+
+class APIKey(models.Model):
+    """A secret that speaks for an organization. Only its prefix and its SHA-256 are kept: the secret has 256 bits of
+    entropy, so a slow hash would add nothing."""
+
+    class Scope(models.TextChoices):
+        CHAT = "chat", "Chat: ask models"
+        READ = "read", "Read: own history, models and usage"
+        METRICS = "metrics", "Metrics: Prometheus"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=128, default="default")
+    prefix = models.CharField(max_length=16, editable=False, db_index=True, help_text="The key's first characters.")
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    scopes = models.JSONField(default=list, help_text='Such as ["chat", "read"].')
+    budget_usd = models.DecimalField(
+        max_digits=12,
+        decimal_places=2,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="Empty: no limit.",
+    )
+    created_by = models.ForeignKey(
+        User, on_delete=models.SET_NULL, null=True, blank=True, editable=False, related_name="+"
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = APIKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        ordering: ClassVar = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+
+def model_is_allowed(patterns: list[str], *names: str) -> bool:
+    """Whether a plan with these patterns admits a model that goes by any of `names`. No patterns admit all."""
+    return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)

@@ -1,0 +1,279 @@
+"""All settings, flat: the environment goes in, constants come out. `.env.example` documents each variable.
+
+A wrong or missing value stops the start with one line that names the setting and the remedy; what can only be judged
+with Django loaded is judged by the system checks in `llmchat/checks.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+from llmchat.lib import logs
+from llmchat.lib.env import EnvReader
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
+
+env = EnvReader(dotenv=Path(os.environ.get("ENV_FILE", BASE_DIR / ".env")))
+
+# --- The place and the process -------------------------------------------------------------------------------------
+DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / "var"))).expanduser().resolve()
+DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+HOST = env.text("HOST", "127.0.0.1")
+PORT = env.integer("PORT", 8000, minimum=0, maximum=65535)
+WEB_WORKERS = env.integer("WEB_WORKERS", 1, minimum=1, maximum=256)
+SHUTDOWN_GRACE_SECONDS = env.seconds("SHUTDOWN_GRACE_SECONDS", 30.0)
+
+
+def _kept_secret(path: Path) -> str:
+    """A secret made once per data directory: the embedded default needs no setting, and sessions survive a restart."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return path.read_text(encoding="ascii").strip()
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        value = secrets.token_urlsafe(50)
+        file.write(value)
+    return value
+
+
+SECRET_KEY = env.optional("SECRET_KEY") or _kept_secret(DATA_DIR / "secret_key")
+DEBUG = env.boolean("DEBUG", default=False)
+ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", HOST])
+CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS")
+TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", 0, maximum=10)
+
+# --- Database, cache, broker ---------------------------------------------------------------------------------------
+DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{DATA_DIR / 'llmchat.sqlite3'}")}
+DATABASE_POOL_SIZE = env.integer("DATABASE_POOL_SIZE", 8, minimum=1, maximum=1000)
+DATABASE_CONNECT_SECONDS = env.integer("DATABASE_CONNECT_SECONDS", 5, minimum=1, maximum=300)
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # Readers never wait for the writer (WAL); a transaction takes its lock at the start, so that two writers queue up
+    # instead of failing half-way; a commit is on disk when it returns.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+    }
+    # Tests use threads and processes, which cannot share a database in memory.
+    DATABASES["default"]["TEST"] = {"NAME": str(DATA_DIR / f"test-{os.getpid()}.sqlite3")}
+else:
+    DATABASES["default"]["OPTIONS"] = {
+        **DATABASES["default"].get("OPTIONS", {}),
+        "connect_timeout": DATABASE_CONNECT_SECONDS,
+        "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": DATABASE_CONNECT_SECONDS},
+    }
+    # A request may run on any thread; the pool, not the thread, keeps connections open.
+    DATABASES["default"]["CONN_MAX_AGE"] = 0
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = env.url("REDIS_URL", schemes={"redis", "rediss", "unix"})
+if REDIS_URL:
+    CACHES: dict[str, dict[str, Any]] = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": REDIS_URL,
+            "KEY_PREFIX": "llmchat",
+            "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
+        }
+    }
+else:
+    CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 100_000}}
+    }
+
+BROKER_DIR = DATA_DIR / "broker"
+CELERY_BROKER_URL = (
+    env.url("CELERY_BROKER_URL", REDIS_URL, schemes={"redis", "rediss", "amqp", "amqps", "unix"}) or "filesystem://"
+)
+EMBEDDED_BROKER = CELERY_BROKER_URL == "filesystem://"
+
+# --- Django --------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "llmchat",
+    "accounts",
+    "providers",
+    "chat",
+    "analytics",
+]
+MIDDLEWARE = [
+    "llmchat.lib.request_id.request_id_middleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "llmchat.urls"
+ASGI_APPLICATION = "llmchat.asgi.application"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env.text("STATIC_ROOT", str(DATA_DIR / "static")))
+
+HTTPS_ONLY = env.boolean("HTTPS_ONLY", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS_ONLY
+SECURE_REDIRECT_EXEMPT = [r"^v1/health", r"^metrics$"]
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS_ONLY else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS_ONLY
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
+X_FRAME_OPTIONS = "DENY"
+
+# --- The API -------------------------------------------------------------------------------------------------------
+REQUIRE_API_KEY = env.boolean("REQUIRE_API_KEY", default=True)
+API_KEY_CACHE_SECONDS = env.seconds("API_KEY_CACHE_SECONDS", 10.0)
+FAILED_AUTHENTICATIONS_PER_MINUTE = env.integer("FAILED_AUTHENTICATIONS_PER_MINUTE", 60, minimum=1)
+MAX_BODY_BYTES = env.integer("MAX_BODY_BYTES", 10 * 1024 * 1024, minimum=1024)
+MAX_PROMPT_CHARACTERS = env.integer("MAX_PROMPT_CHARACTERS", 1_000_000, minimum=1)
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+METRICS_ALLOWED_ADDRESSES = env.items("METRICS_ALLOWED_ADDRESSES", ["127.0.0.1/32", "::1/128"])
+METRICS_DIR = DATA_DIR / "run" / "metrics"
+KEEP_ALIVE_SECONDS = env.seconds("KEEP_ALIVE_SECONDS", 15.0)
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.APIKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["llmchat.lib.rendering.OrjsonRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["llmchat.lib.rendering.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "llmchat.lib.envelope.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_PAGINATION_CLASS": None,
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "llmchat",
+    "VERSION": VERSION,
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# Counting in one process's memory is right for one worker; more need Redis, which `llmchat.E001` insists on.
+SILENCED_SYSTEM_CHECKS = [] if REDIS_URL else ["django_ratelimit.E003", "django_ratelimit.W001"]
+RATELIMIT_FAIL_OPEN = False
+
+# --- What is kept --------------------------------------------------------------------------------------------------
+LOG_PROMPTS = env.boolean("LOG_PROMPTS", default=True)
+LOG_RESPONSES = env.boolean("LOG_RESPONSES", default=True)
+
+# --- Providers -----------------------------------------------------------------------------------------------------
+PROVIDER_TIMEOUTS = {
+    "connect": env.seconds("PROVIDER_CONNECT_SECONDS", 5.0),
+    "first_byte": env.seconds("PROVIDER_FIRST_BYTE_SECONDS", 10.0),
+    "first_token": env.seconds("PROVIDER_FIRST_TOKEN_SECONDS", 10.0),
+    "between_chunks": env.seconds("PROVIDER_STALL_SECONDS", 10.0),
+    "total": env.seconds("REQUEST_DEADLINE_SECONDS", 120.0),
+}
+SITE_URL = env.text("SITE_URL", "http://localhost")
+
+
+def _vendor(
+    name: str, adapter: str, base_url: str | None = None, *, needs_key: bool = True, **extra: Any
+) -> dict[str, Any]:
+    """One row of PROVIDERS; the vendor's `NAME_API_KEY`, `NAME_BASE_URL` and `NAME_ADAPTER` come from the environment."""
+    adapters = {"sdk": f"providers.adapters.sdk.{adapter}"}
+    return {
+        "ADAPTER": adapters[env.choice(f"{name}_ADAPTER", "sdk", of=adapters)],
+        "API_KEY": env.optional(f"{name}_API_KEY"),
+        "BASE_URL": env.url(f"{name}_BASE_URL", base_url, schemes={"http", "https"}),
+        "NEEDS_KEY": needs_key,
+        "SETTING": name,
+        **extra,
+    }
+
+
+_OPENAI = "openai.OpenAIAdapter"
+PROVIDERS: dict[str, dict[str, Any]] = {
+    "openai": _vendor("OPENAI", _OPENAI, OPTIONS={"max_tokens_field": "max_completion_tokens"}),
+    "openrouter": _vendor(
+        "OPENROUTER",
+        _OPENAI,
+        "https://openrouter.ai/api/v1",
+        HEADERS={"HTTP-Referer": SITE_URL, "X-Title": "llmchat"},
+        OPTIONS={"reports_cost": True, "reasoning_field": "reasoning"},
+    ),
+    "gemini": _vendor("GEMINI", "gemini.GeminiAdapter"),
+    "anthropic": _vendor("ANTHROPIC", "anthropic.AnthropicAdapter"),
+    "deepseek": _vendor(
+        "DEEPSEEK", _OPENAI, "https://api.deepseek.com/v1", OPTIONS={"reasoning_field": "reasoning_content"}
+    ),
+    "groq": _vendor("GROQ", _OPENAI, "https://api.groq.com/openai/v1"),
+    "together": _vendor("TOGETHER", _OPENAI, "https://api.together.xyz/v1"),
+    "litellm": _vendor("LITELLM", _OPENAI, "http://127.0.0.1:4000/v1"),
+    "ollama": _vendor("OLLAMA", _OPENAI, "http://127.0.0.1:11434/v1", needs_key=False),
+    "local": {"ADAPTER": "providers.adapters.local.LocalAdapter", "NEEDS_KEY": False},
+    "simulated": {"ADAPTER": "providers.adapters.simulated.SimulatedAdapter", "NEEDS_KEY": False},
+}
+LOCAL_MODEL = "local/smollm2-135m"
+#: The first of these providers that has a key gives the default model.
+_DEFAULT_MODELS = {
+    "gemini": "gemini/gemini-2.5-flash",
+    "openai": "openai/gpt-4o-mini",
+    "anthropic": "anthropic/claude-haiku-4-5",
+    "openrouter": "openrouter/openai/gpt-4o-mini",
+    "deepseek": "deepseek/deepseek-chat",
+    "groq": "groq/llama-3.1-8b-instant",
+    "together": "together/meta-llama/Llama-3.3-70B-Instruct-Turbo",
+}
+DEFAULT_MODEL = env.text(
+    "DEFAULT_MODEL",
+    next((model for slug, model in _DEFAULT_MODELS.items() if PROVIDERS[slug]["API_KEY"]), LOCAL_MODEL),
+)
+FALLBACK_ORDER = env.items("FALLBACK_ORDER")
+
+# --- Background work -----------------------------------------------------------------------------------------------
+HEALTH_REFRESH_SECONDS = env.integer("HEALTH_REFRESH_SECONDS", 60, minimum=5)
+
+# --- Logs ----------------------------------------------------------------------------------------------------------
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", of={"DEBUG", "INFO", "WARNING", "ERROR"})
+LOG_FORMAT = env.choice("LOG_FORMAT", "auto", of={"auto", "json", "text"})
+LOGGING = logs.dict_config(
+    level=LOG_LEVEL, as_json=LOG_FORMAT == "json" or (LOG_FORMAT == "auto" and not sys.stdout.isatty())
+)

@@ -1,0 +1,126 @@
+"""Rows of the catalogue: language models, their aliases, their versioned prices, their health."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.utils import timezone
+
+from llmchat.lib.uuid7 import uuid7
+
+
+class LanguageModel(models.Model):
+    """A model that callers may name. `name` is ours and unique; the provider knows it as `upstream_id`."""
+
+    name = models.CharField(
+        max_length=200, unique=True, help_text="The name that callers use, such as gemini-2.0-flash."
+    )
+    provider = models.CharField(max_length=64, help_text="A provider of the settings, such as gemini.")
+    upstream_id = models.CharField(max_length=200, help_text="The provider's own name for the model.")
+    display_name = models.CharField(max_length=200, blank=True)
+    context_window = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens; empty when unknown.")
+    max_output_tokens = models.PositiveIntegerField(null=True, blank=True)
+    is_enabled = models.BooleanField(default=True, help_text="Switched off: callers cannot name it.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = "model"
+        ordering: ClassVar = ["provider", "name"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["provider", "upstream_id"], name="model_once_per_provider")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ModelAlias(models.Model):
+    """Another name for a model: callers keep the name while operators move what is behind it."""
+
+    name = models.CharField(max_length=200, unique=True)
+    model = models.ForeignKey(LanguageModel, on_delete=models.CASCADE, related_name="aliases")
+
+    class Meta:
+        verbose_name = "model alias"
+        verbose_name_plural = "model aliases"
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return f"{self.name} → {self.model.name}"
+
+
+class Price(models.Model):
+    """One version of a model's price, in US dollars per million tokens; never changed once it has priced a row.
+
+    A price is in force from `effective_from` until the next version's. No version in force: the price is unknown, which
+    is not the same as free (0).
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    model = models.ForeignKey(LanguageModel, on_delete=models.PROTECT, related_name="prices")
+    effective_from = models.DateTimeField(default=timezone.now)
+    input_per_million = models.DecimalField(max_digits=14, decimal_places=6, validators=[MinValueValidator(0)])
+    output_per_million = models.DecimalField(max_digits=14, decimal_places=6, validators=[MinValueValidator(0)])
+    cached_input_per_million = models.DecimalField(
+        max_digits=14,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="Empty: as input.",
+    )
+    cache_write_per_million = models.DecimalField(
+        max_digits=14,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="Empty: as input.",
+    )
+    source = models.CharField(
+        max_length=64, default="manual", help_text="Who says so: genai-prices and its version, or manual."
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["model", "-effective_from"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["model", "effective_from"], name="price_once_per_moment")
+        ]
+
+    def __str__(self) -> str:
+        since = f"{self.effective_from:%Y-%m-%d}"
+        return f"{self.model.name} from {since}: {self.input_per_million} / {self.output_per_million}"
+
+
+class ModelHealth(models.Model):
+    """How a model has been lately: the last probe of its provider and the attempts on record."""
+
+    class Status(models.TextChoices):
+        ONLINE = "online", "Online"
+        DEGRADED = "degraded", "Degraded"
+        OFFLINE = "offline", "Offline"
+        UNKNOWN = "unknown", "Unknown"
+
+    provider = models.CharField(max_length=64)
+    upstream_id = models.CharField(max_length=200)
+    status = models.CharField(max_length=16, choices=Status, default=Status.UNKNOWN)
+    average_response_ms = models.FloatField(null=True)
+    error_rate = models.FloatField(null=True, help_text="Failed attempts ÷ attempts, 0 to 1, over the last hour.")
+    attempts = models.PositiveIntegerField(default=0, help_text="Attempts over the last hour.")
+    last_error = models.CharField(max_length=500, blank=True)
+    checked_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = "model health"
+        verbose_name_plural = "model health"
+        ordering: ClassVar = ["provider", "upstream_id"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["provider", "upstream_id"], name="health_once_per_model")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.upstream_id}: {self.get_status_display()}"
