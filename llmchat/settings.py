@@ -217,7 +217,7 @@ SITE_URL = env.text("SITE_URL", "http://localhost")
 def _vendor(
     name: str, adapter: str, base_url: str | None = None, *, needs_key: bool = True, **extra: Any
 ) -> dict[str, Any]:
-    """One row of PROVIDERS; the vendor's `NAME_API_KEY`, `NAME_BASE_URL` and `NAME_ADAPTER` come from the environment."""
+    """One row of PROVIDERS; the vendor's `NAME_API_KEY`, `NAME_BASE_URL` and `NAME_ADAPTER` are read here."""
     adapters = {"sdk": f"providers.adapters.sdk.{adapter}"}
     return {
         "ADAPTER": adapters[env.choice(f"{name}_ADAPTER", "sdk", of=adapters)],

@@ -1,0 +1,70 @@
+"""JSON in and out: orjson out, strict parsing in. What no store could keep is refused here, once, for every endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, Any
+
+import orjson
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+
+MAX_DEPTH = 64
+
+
+class OrjsonRenderer(BaseRenderer):
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    def render(
+        self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None
+    ) -> bytes:
+        return b"" if data is None else orjson.dumps(data)
+
+
+class StrictJSONParser(BaseParser):
+    """Accepts one JSON object in UTF-8. Refuses, with a 400 that says why: other encodings, other JSON values, nesting
+    beyond `MAX_DEPTH`, and NUL characters, which PostgreSQL cannot store."""
+
+    media_type = "application/json"
+    renderer_class = OrjsonRenderer
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        return parse_object(stream.read())
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object in `raw`. Raises DRF's ParseError with a message for the caller."""
+    if not raw.strip():
+        raise ParseError("The body is empty. Send a JSON object.", code="invalid_json")
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ParseError(f"The body is not valid JSON in UTF-8: {error.msg}.", code="invalid_json") from error
+    if not isinstance(value, dict):
+        raise ParseError("The body must be a JSON object, such as {...}.", code="invalid_json")
+    # The escape is the only way in for a NUL; walking the value costs more than looking at the bytes.
+    _check(value, 1, has_nul=b"\\u0000" in raw)
+    return value
+
+
+def _check(value: Any, depth: int, *, has_nul: bool) -> None:
+    if depth > MAX_DEPTH:
+        raise ParseError(f"The body is nested deeper than {MAX_DEPTH} levels. Flatten it.", code="invalid_json")
+    match value:
+        case str() if has_nul and "\x00" in value:
+            raise ParseError("The body holds a NUL character (\\u0000). Remove it.", code="invalid_json")
+        case dict():
+            for key, inner in value.items():
+                if has_nul:
+                    _check(key, depth, has_nul=True)
+                if isinstance(inner, dict | list | str):
+                    _check(inner, depth + 1, has_nul=has_nul)
+        case list():
+            for inner in value:
+                if isinstance(inner, dict | list | str):
+                    _check(inner, depth + 1, has_nul=has_nul)
