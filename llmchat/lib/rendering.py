@@ -1,4 +1,4 @@
-"""JSON in and out: orjson out, strict parsing in. What no store could keep is refused here, once, for every endpoint."""
+"""JSON in and out: orjson out, strict parsing in. What no store could keep is refused here, for every endpoint."""
 
 from __future__ import annotations
 
