@@ -85,7 +85,12 @@ class Interaction(models.Model):
 
     prompt = models.TextField(blank=True, help_text="The last message of the user.")
     system_prompt = models.TextField(blank=True)
-    messages = models.JSONField(default=list, help_text="All messages as sent, history included.")
+    messages = models.JSONField(
+        default=list, help_text="The caller's own messages; empty when prompt and system prompt say it all."
+    )
+    history_messages = models.PositiveIntegerField(
+        default=0, help_text="How many messages of the conversation's history went along."
+    )
     parameters = models.JSONField(default=dict, help_text="Temperature and so on, as asked.")
     response = models.TextField(blank=True)
     reasoning = models.TextField(blank=True)

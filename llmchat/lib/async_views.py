@@ -41,7 +41,7 @@ class AsyncViewSet(ViewSet):
             if handler is None or method == "options":
                 self.http_method_not_allowed(drf_request)
             response = await handler(drf_request, *args, **kwargs)  # type: ignore[misc]
-        except Exception as error:  # noqa: BLE001 - the outermost edge: everything becomes the one error shape
+        except Exception as error:
             response = self.handle_exception(error)
         self.response = self.finalize_response(drf_request, response, *args, **kwargs)
         return self.response
@@ -49,9 +49,9 @@ class AsyncViewSet(ViewSet):
     async def _authenticate(self, request: Request) -> None:
         """As `Request._authenticate` of DRF, awaiting."""
         for authenticator in request.authenticators or ():
-            found = await authenticator.aauthenticate(request)  # type: ignore[attr-defined]
+            found = await authenticator.aauthenticate(request)  # type: ignore[union-attr]
             if found is not None:
-                request._authenticator = authenticator  # noqa: SLF001 - what DRF's own loop sets
+                request._authenticator = authenticator  # type: ignore[attr-defined]  # noqa: SLF001 - as DRF's own loop
                 request.user, request.auth = found
                 return
         request._not_authenticated()  # type: ignore[attr-defined]  # noqa: SLF001

@@ -96,7 +96,9 @@ def as_api_error(error: Exception) -> APIError:
             param, message = _first_complaint(error.detail)
             return APIError(message, status=400, code="invalid_request", param=param)
         case exceptions.Throttled():
-            return APIError(str(error.detail), status=429, code="rate_limited", retry_after=error.wait)
+            return APIError(
+                str(error.detail), status=429, code="rate_limited", retry_after=getattr(error, "wait", None)
+            )
         case exceptions.MethodNotAllowed():
             return APIError(
                 f"{error.detail} See /docs for the methods of this path.", status=405, code="method_not_allowed"
