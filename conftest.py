@@ -1,0 +1,143 @@
+"""What every test stands on: no blocking of the event loop, an empty cache, real servers and a real browser.
+
+Rows and people come from the factories in each app's tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+import pytest_asyncio
+from asgiref.sync import sync_to_async
+from blockbuster import blockbuster_ctx
+from django.core.cache import cache
+from django.db import connections
+
+from llmchat.tests.environment import SERVICES, Services
+from llmchat.tests.servers import LiveServer
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+_LIVE_SERVERS = pytest.StashKey[list[LiveServer]]()
+_OURS = ["llmchat", "accounts", "providers", "chat", "analytics"]
+
+
+class Serve(Protocol):
+    def __call__(self, *arguments: str, environment: dict[str, str] | None = None) -> LiveServer: ...
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_ours_blocks_the_event_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In asynchronous tests a call that blocks the loop (file, lock, socket, SQLite) beneath our code is an error."""
+    if not inspect.iscoroutinefunction(request.function):
+        yield
+        return
+    with blockbuster_ctx(_OURS, excluded_modules=[f"{package}.tests" for package in _OURS]):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def empty_cache() -> None:
+    """Counters, cached keys and answers of one test never reach the next."""
+    cache.clear()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """As pytest-django's; and no connection is left in the thread from which asynchronous tests use the database."""
+    yield
+    asyncio.run(sync_to_async(connections.close_all)())
+
+
+@pytest.fixture(scope="session")
+def services(pytestconfig: pytest.Config) -> Services | None:
+    """The PostgreSQL and Redis of this run; None on the embedded default. Do not stop them: start your own."""
+    return pytestconfig.stash.get(SERVICES, None)
+
+
+@pytest.fixture(scope="session")
+def migrated(services: Services | None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], dict[str, str]]:
+    """Migrates once, and hands each live server a copy: call it with the server's data directory for its settings."""
+    origin = LiveServer(tmp_path_factory.mktemp("origin"))
+    if services is not None:
+        origin.environment["DATABASE_URL"] = services.postgresql.create_database("origin")
+    origin.manage("migrate", "--verbosity", "0")
+    copies = 0
+
+    def copy(data: Path) -> dict[str, str]:
+        nonlocal copies
+        copies += 1
+        if services is None:
+            for file in origin.data.glob("*.sqlite3*"):
+                shutil.copy(file, data)
+            return {}
+        return {
+            "DATABASE_URL": services.postgresql.create_database(f"copy_{copies}", template="origin"),
+            # Number 0 belongs to the tests that run in this process.
+            "REDIS_URL": services.redis.database_url(copies),
+        }
+
+    return copy
+
+
+@pytest.fixture
+def serve(
+    request: pytest.FixtureRequest, migrated: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> Iterator[Serve]:
+    """Starts `manage.py serve` with a migrated, empty database of its own, on what this run tests.
+
+    Arguments go to `serve`, `environment` overrides its settings. Its log is shown when the test fails; it is ended
+    with the test.
+    """
+    started: list[LiveServer] = request.node.stash.setdefault(_LIVE_SERVERS, [])
+    with ExitStack() as ending:
+
+        def start(*arguments: str, environment: dict[str, str] | None = None) -> LiveServer:
+            server = LiveServer(tmp_path / f"server-{len(started)}", arguments=arguments)
+            server.environment.update({**migrated(server.data), **(environment or {})})
+            started.append(server)
+            return ending.enter_context(server)
+
+        yield start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for server in item.stash.get(_LIVE_SERVERS, []):
+            report.sections.append((f"log of the server at {server.base_url}", server.log_tail()))
+    return report
+
+
+@pytest_asyncio.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    """A browser of the test's own, asynchronous: Playwright's other interface leaves a loop behind in the thread."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        reason = "Chromium was not found (remedy: apt install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        # Chromium's own sandbox refuses to run as root, as containers of CI do.
+        browser = await playwright.chromium.launch(executable_path=program, chromium_sandbox=os.geteuid() != 0)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="session")
+def fault_rounds() -> Callable[[int], int]:
+    """How often a fault is injected: the full number, or one in ten (at least one) under `FAULTS=short`."""
+    return lambda full: max(1, full // 10) if os.environ.get("FAULTS") == "short" else full
