@@ -72,6 +72,7 @@ class Interaction(models.Model):
     )
     created_at = models.DateTimeField(help_text="When the request was accepted.")
     finished_at = models.DateTimeField(null=True)
+    erased_at = models.DateTimeField(null=True, help_text="When its texts were erased at somebody's wish.")
 
     status = models.CharField(max_length=16, choices=Status)
     error_type = models.CharField(max_length=64, blank=True)

@@ -251,6 +251,8 @@ PROVIDERS: dict[str, dict[str, Any]] = {
     "local": {"ADAPTER": "providers.adapters.local.LocalAdapter", "NEEDS_KEY": False},
     "simulated": {"ADAPTER": "providers.adapters.simulated.SimulatedAdapter", "NEEDS_KEY": False},
 }
+for _row in PROVIDERS.values():
+    _row.setdefault("TIMEOUTS", PROVIDER_TIMEOUTS)
 LOCAL_MODEL = "local/smollm2-135m"
 #: The first of these providers that has a key gives the default model.
 _DEFAULT_MODELS = {

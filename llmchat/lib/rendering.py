@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 import orjson
+from django.core.validators import ProhibitNullCharactersValidator
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 
 MAX_DEPTH = 64
+
+#: For text that does not come by JSON, such as query parameters.
+NO_NUL = ProhibitNullCharactersValidator()
 
 
 class OrjsonRenderer(BaseRenderer):

@@ -1,0 +1,220 @@
+"""The one pipeline from an accepted call to a recorded answer, read from top to bottom.
+
+The engine knows nothing of HTTP: views hand it a `Call` and take an `Exchange`. Each exchange runs in a task of its own, so
+that its end is recorded whoever is still listening.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from django.db import DatabaseError
+
+from accounts.limits import check_rate_async
+from accounts.permissions import check_model_allowed
+from chat import conversations, metrics
+from chat.calls import Call
+from chat.conversations import Thread
+from chat.errors import as_api_error
+from chat.models import Interaction, Status
+from chat.recorder import Recorder
+from llmchat.lib import envelope
+from llmchat.lib.envelope import APIError, DatabaseUnavailable
+from providers import catalogue, failover, registry
+from providers.catalogue import ResolvedModel, Snapshot
+from providers.errors import NotConfigured, ProviderError
+from providers.failover import Candidate
+from providers.values import ChatRequest, Event, Finished, Message, ReasoningDelta, TextDelta, ToolCallDelta
+
+logger = logging.getLogger(__name__)
+
+#: Events that a slow reader may leave waiting before the upstream is slowed down.
+_CHANNEL_SIZE = 1024
+
+#: Exchanges in flight: held here so that none is collected before it is recorded.
+_running: set[asyncio.Task[None]] = set()
+
+
+async def accept(call: Call) -> Exchange:
+    """Everything that can refuse a call before anything is spent; then the exchange begins.
+
+    Raises `APIError` (404 unknown model, 403 model outside the plan, 429 over the limit, 503 provider without a key).
+    """
+    try:
+        snapshot = await catalogue.snapshot()
+        resolved = snapshot.resolve(call.model)
+        check_model_allowed(call.principal, *resolved.names)
+        await check_rate_async(call.principal)
+        thread = await _thread(call)
+        own = _own_messages(call, thread)
+        candidates, history_messages = _candidates(call, snapshot, resolved, thread, own)
+    except ProviderError as error:
+        raise as_api_error(error) from error
+    recorder = Recorder(
+        call, snapshot=snapshot, resolved=resolved, thread=thread, history_messages=history_messages
+    )
+    return Exchange(call, recorder=recorder, candidates=candidates)
+
+
+async def _thread(call: Call) -> Thread | None:
+    organization_id = call.principal.organization_id
+    if call.conversation_id is not None:
+        return await conversations.resume(
+            organization_id=organization_id, user_id=call.user_id, conversation_id=call.conversation_id
+        )
+    if call.keeps_conversation:
+        return conversations.begin(organization_id=organization_id, user_id=call.user_id, prompt=call.prompt)
+    return None
+
+
+def _own_messages(call: Call, thread: Thread | None) -> Sequence[Message]:
+    """The caller's messages, led by the conversation's system prompt if the caller gives none."""
+    if thread is None or not thread.system_prompt or call.system_prompt:
+        return call.messages
+    return [Message(role="system", content=thread.system_prompt), *call.messages]
+
+
+def _candidates(
+    call: Call, snapshot: Snapshot, resolved: ResolvedModel, thread: Thread | None, own: Sequence[Message]
+) -> tuple[list[Candidate], int]:
+    """The model asked for and then the fallbacks, each with the request that fits its window; and how many messages of
+    history the first one gets. A fallback that is not configured is left out; a first choice that is not is an error."""
+    history = thread.history if thread else ()
+    leading = [message for message in own if message.role in {"system", "developer"}]
+    following = [message for message in own if message.role not in {"system", "developer"}]
+    candidates: list[Candidate] = []
+    carried = 0
+    routes = {(model.provider, model.upstream_id): model for model in (*reversed(snapshot.fallbacks()), resolved)}
+    for place, model in enumerate(reversed(routes.values())):
+        if place and not _may_fall_back(call, model):
+            continue
+        try:
+            adapter = registry.adapter(model.provider)
+        except NotConfigured:
+            if place:
+                continue
+            raise
+        kept = conversations.within_window(
+            history=history,
+            own=own,
+            context_window=model.context_window,
+            max_tokens=call.parameters.get("max_tokens"),
+        )
+        if not place:
+            carried = len(kept)
+        messages = [*leading, *kept, *following] if kept else own
+        request = ChatRequest(model=model.upstream_id, messages=messages, **call.parameters)
+        candidates.append(
+            Candidate(
+                provider=model.provider,
+                model=model.upstream_id,
+                adapter=adapter,
+                request=request,
+                timeouts=adapter.config.timeouts,
+            )
+        )
+    return candidates, carried
+
+
+def _may_fall_back(call: Call, model: ResolvedModel) -> bool:
+    try:
+        check_model_allowed(call.principal, *model.names)
+    except APIError:
+        return False
+    return True
+
+
+class Exchange:
+    """One accepted call on its way. Read `events()` for a stream, or await `whole()`; leave it with `abandon()`.
+
+    However it ends, it is recorded: `events()` gives its last event, and `whole()` returns, only after the row is durable.
+    """
+
+    def __init__(self, call: Call, *, recorder: Recorder, candidates: Sequence[Candidate]) -> None:
+        self.call = call
+        self.recorder = recorder
+        self._candidates = candidates
+        self._problem: APIError | None = None
+        self._committing = False
+        self._abandoned = False
+        self._channel: asyncio.Queue[Event | None] = asyncio.Queue(_CHANNEL_SIZE)
+        self._task = asyncio.create_task(self._run(), name=f"exchange {recorder.interaction.id}")
+        _running.add(self._task)
+        self._task.add_done_callback(_running.discard)
+
+    @property
+    def interaction(self) -> Interaction:
+        return self.recorder.interaction
+
+    async def whole(self) -> Interaction:
+        """Waits for the end; returns the recorded success or raises what the caller has to be told."""
+        try:
+            await asyncio.shield(self._task)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+        if self._problem is not None:
+            raise self._problem
+        return self.interaction
+
+    async def next_event(self) -> Event:
+        """The next event of a stream. `Finished` is the last one; a failure raises what the caller has to be told."""
+        event = await self._channel.get()
+        if event is not None:
+            return event
+        assert self._problem is not None
+        raise self._problem
+
+    def abandon(self) -> None:
+        """The caller is gone: stops the upstream and records what there is. Harmless after the end."""
+        self._abandoned = True
+        if not self._committing:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        finished: Finished | None = None
+        with metrics.active():
+            try:
+                finished = await self._answer()
+                self.recorder.end(Status.SUCCEEDED)
+            except ProviderError as error:
+                self._problem = as_api_error(error)
+                self.recorder.end(Status.FAILED, self._problem)
+            except asyncio.CancelledError:
+                self.recorder.end(Status.CANCELLED)
+            except Exception as error:
+                self._problem = envelope.as_api_error(error)
+                self.recorder.end(Status.FAILED, self._problem)
+            self._committing = True
+            await self._commit()
+            self._committing = False
+        if self.call.stream and not self._abandoned:
+            await self._channel.put(None if self._problem else finished)
+
+    async def _answer(self) -> Finished:
+        """Folds what happens and shows what may be shown; returns the event that may only be shown once recorded."""
+        steps = failover.attempt_in_order(self._candidates, restartable=not self.call.stream)
+        async with aclosing(steps):
+            async for step in steps:
+                self.recorder.fold(step)
+                if self.call.stream and isinstance(step, TextDelta | ReasoningDelta | ToolCallDelta):
+                    await self._channel.put(step)
+        finished = self.recorder.finished
+        assert finished is not None, "attempt_in_order ends with Finished or raises"
+        return finished
+
+    async def _commit(self) -> None:
+        try:
+            await self.recorder.commit()
+        except DatabaseError as error:
+            logger.error("An interaction is not stored", extra={"interaction_id": self.interaction.id}, exc_info=error)
+            self._problem = DatabaseUnavailable()
+
+
+async def drain() -> None:
+    """Waits for all exchanges in flight: for an orderly shutdown."""
+    while _running:
+        await asyncio.wait(set(_running))

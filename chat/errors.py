@@ -1,0 +1,39 @@
+"""How a provider's failure looks to our caller: the one error shape with the status that the provider's error names."""
+
+from __future__ import annotations
+
+from llmchat.lib.envelope import APIError
+from providers.errors import (
+    CredentialsRejected,
+    NotConfigured,
+    Overloaded,
+    ProviderError,
+    QuotaExhausted,
+    RateLimited,
+)
+
+#: Seconds after which trying again may help, when the provider did not say.
+_RETRY_AFTER: tuple[tuple[type[ProviderError], float], ...] = ((RateLimited, 5.0), (Overloaded, 5.0))
+
+#: Faults that the caller cannot mend, told without the provider's own words about our account.
+_OURS: dict[type[ProviderError], str] = {
+    CredentialsRejected: "refuses our credentials. Your key is fine: the operator has to mend it, or name another model.",
+    QuotaExhausted: "says that our account is used up. The operator has to mend it; name another model meanwhile.",
+}
+
+
+def as_api_error(error: ProviderError) -> APIError:
+    """The response to a call that ended with `error`."""
+    message = error.message
+    if (ours := _OURS.get(type(error))) is not None:
+        message = f"The provider {error.provider or 'asked'} {ours}"
+    retry_after = error.retry_after
+    if retry_after is None and not isinstance(error, NotConfigured):
+        retry_after = next((seconds for kind, seconds in _RETRY_AFTER if isinstance(error, kind)), None)
+    return APIError(
+        message,
+        status=error.http_status,
+        type=error.type,
+        code=error.code,
+        retry_after=retry_after if error.http_status in {429, 503} else None,
+    )

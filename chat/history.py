@@ -1,0 +1,97 @@
+"""`/v1/interactions` and `/v1/conversations`: an organization's own record, read and deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ViewSet
+
+from chat import payloads, queries, schema, services
+from chat.models import Conversation, Interaction, Status
+from chat.queries import Row
+from llmchat.lib.envelope import APIError
+from llmchat.lib.fields import KnownFieldsSerializer
+from llmchat.lib.rendering import NO_NUL
+
+
+class PageSerializer(KnownFieldsSerializer):
+    """Query parameters of a list."""
+
+    cursor = serializers.UUIDField(required=False)
+    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=100)
+    userId = serializers.CharField(required=False, max_length=128, validators=[NO_NUL])
+
+
+class InteractionFilterSerializer(PageSerializer):
+    conversationId = serializers.UUIDField(required=False)
+    model = serializers.CharField(required=False, max_length=256, validators=[NO_NUL])
+    status = serializers.ChoiceField(required=False, choices=Status.choices)
+    requestId = serializers.CharField(required=False, max_length=128, validators=[NO_NUL])
+    since = serializers.DateTimeField(required=False)
+    until = serializers.DateTimeField(required=False)
+
+
+class InteractionViewSet(ViewSet):
+    required_scope = "read"
+
+    @schema.LIST_INTERACTIONS
+    def list(self, request: Request) -> Response:
+        filters = _query(InteractionFilterSerializer, request)
+        rows = queries.interactions(request.auth.organization_id, filters=filters)
+        return _page(rows, filters, payloads.stored_interaction)
+
+    @schema.RETRIEVE_INTERACTION
+    def retrieve(self, request: Request, id: UUID) -> Response:
+        row = Interaction.objects.filter(organization_id=request.auth.organization_id, id=id).first()
+        if row is None:
+            raise _not_found("interaction")
+        attempts = [payloads.stored_attempt(attempt) for attempt in row.attempts.order_by("number")]
+        return Response({**payloads.stored_interaction(row), "attempts": attempts})
+
+
+class ConversationViewSet(ViewSet):
+    required_scope = "read"
+
+    @schema.LIST_CONVERSATIONS
+    def list(self, request: Request) -> Response:
+        filters = _query(PageSerializer, request)
+        rows = queries.conversations(request.auth.organization_id, filters=filters)
+        return _page(rows, filters, payloads.stored_conversation)
+
+    @schema.RETRIEVE_CONVERSATION
+    def retrieve(self, request: Request, id: UUID) -> Response:
+        conversation = self._own(request, id)
+        thread = [payloads.stored_interaction(row) for row in queries.thread(conversation)]
+        return Response({**payloads.stored_conversation(conversation), "interactions": thread})
+
+    @schema.DELETE_CONVERSATION
+    def destroy(self, request: Request, id: UUID) -> Response:
+        services.delete_conversation(self._own(request, id))
+        return Response(status=204)
+
+    def _own(self, request: Request, id: UUID) -> Conversation:
+        conversation = Conversation.objects.filter(organization_id=request.auth.organization_id, id=id).first()
+        if conversation is None:
+            raise _not_found("conversation")
+        return conversation
+
+
+def _query(serializer_class: type[KnownFieldsSerializer], request: Request) -> dict[str, Any]:
+    serializer = serializer_class(data=request.query_params.dict())
+    serializer.is_valid(raise_exception=True)
+    validated: dict[str, Any] = serializer.validated_data
+    return validated
+
+
+def _page(rows: QuerySet[Row], filters: dict[str, Any], payload: Any) -> Response:
+    found, following = queries.page(rows, cursor=filters.get("cursor"), limit=filters["limit"])
+    return Response({"data": [payload(row) for row in found], "nextCursor": str(following) if following else None})
+
+
+def _not_found(kind: str) -> APIError:
+    return APIError(f"There is no such {kind}.", status=404, code=f"{kind}_not_found")

@@ -1,0 +1,287 @@
+"""Folds the events of one exchange into facts, and makes them durable.
+
+The recorder knows nothing of HTTP and of who is waiting. It is told what happened, in order; `commit` returns when the
+rows are on disk. What is not known stays None.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import time
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, assert_never
+
+from django.conf import settings
+from django.db import transaction
+
+from chat import metrics
+from chat.calls import Call
+from chat.conversations import Thread
+from chat.models import Attempt, Conversation, Interaction, Status
+from llmchat.lib.envelope import APIError
+from llmchat.lib.threads import in_thread
+from llmchat.lib.uuid7 import moment_of, uuid7
+from providers.catalogue import ResolvedModel, Snapshot
+from providers.failover import AttemptEnded, AttemptStarted, Candidate, Restarted, Step
+from providers.pricing import cost_of
+from providers.values import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+
+#: Bytes of text a token, for usage that no provider has told; such usage is marked as estimated.
+_BYTES_PER_TOKEN = 4
+
+
+@dataclass(slots=True)
+class _AttemptFacts:
+    """One upstream call as it goes on."""
+
+    number: int
+    candidate: Candidate
+    row: Attempt
+    began: float
+    text: list[str] = field(default_factory=list)
+
+
+class Recorder:
+    """The facts of one exchange. Made when the request is accepted; `interaction` is whole after `end`."""
+
+    def __init__(
+        self, call: Call, *, snapshot: Snapshot, resolved: ResolvedModel, thread: Thread | None, history_messages: int
+    ) -> None:
+        identifier = uuid7()
+        self.began = time.perf_counter()
+        self.call = call
+        self.snapshot = snapshot
+        self.thread = thread
+        self.attempts: list[_AttemptFacts] = []
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.logprobs: list[Any] = []
+        self.tool_calls: dict[int, dict[str, Any]] = {}
+        self.finished: Finished | None = None
+        principal = call.principal
+        self.interaction = Interaction(
+            id=identifier,
+            organization_id=principal.organization_id,
+            api_key_id=principal.api_key_id,
+            conversation_id=thread.conversation.id if thread else None,
+            user_id=call.user_id,
+            plan=principal.plan.slug,
+            endpoint=call.endpoint,
+            streamed=call.stream,
+            trace_id=call.trace_id,
+            request_id=call.request_id,
+            created_at=moment_of(identifier),
+            model_requested=call.model,
+            model=resolved.name,
+            provider=resolved.provider,
+            route_reason=resolved.reason,
+            prompt=call.prompt,
+            system_prompt=call.system_prompt,
+            messages=[] if call.is_plain else [_as_json(message) for message in call.messages],
+            history_messages=history_messages,
+            parameters=dict(call.parameters),
+            metadata=dict(call.metadata),
+        )
+
+    @property
+    def response(self) -> str:
+        return "".join(self.text)
+
+    def fold(self, step: Step) -> None:
+        """Takes note of what happened next."""
+        match step:
+            case AttemptStarted(number=number, candidate=candidate):
+                self._begin_attempt(number, candidate)
+            case AttemptEnded():
+                self._end_attempt(step)
+            case Restarted():
+                self._drop_answer()
+            case TextDelta(text=text, logprobs=logprobs):
+                self._mark_first_token()
+                self.text.append(text)
+                self.attempts[-1].text.append(text)
+                if logprobs is not None:
+                    self.logprobs.append(logprobs)
+            case ReasoningDelta(text=text):
+                self._mark_first_token()
+                self.reasoning.append(text)
+                self.attempts[-1].text.append(text)
+            case ToolCallDelta():
+                self._mark_first_token()
+                self._fold_tool_call(step)
+            case Finished():
+                self.finished = step
+            case _:
+                assert_never(step)
+
+    def _begin_attempt(self, number: int, candidate: Candidate) -> None:
+        identifier = uuid7()
+        row = Attempt(
+            id=identifier,
+            interaction_id=self.interaction.id,
+            number=number,
+            provider=candidate.provider,
+            model=candidate.model,
+            started_at=moment_of(identifier),
+            status=Status.INTERRUPTED,
+        )
+        self.attempts.append(_AttemptFacts(number=number, candidate=candidate, row=row, began=time.perf_counter()))
+
+    def _end_attempt(self, step: AttemptEnded) -> None:
+        facts = self.attempts[-1]
+        row = facts.row
+        row.latency_ms = _ms_since(facts.began)
+        if step.error is not None:
+            row.status = Status.FAILED
+            row.error_code = step.error.code
+            row.error_message = step.error.message
+            row.upstream_status = step.error.upstream_status
+            row.upstream_request_id = step.error.upstream_request_id or ""
+        elif step.finished is not None:
+            row.status = Status.SUCCEEDED
+            row.finish_reason = step.finished.reason
+            row.raw_finish_reason = (step.finished.raw_reason or "")[:64]
+            row.upstream_request_id = (step.finished.response_id or "")[:200]
+            row.malformed_chunks = step.finished.malformed_chunks
+            self._price(facts, step.finished.usage, step.finished.cost_usd)
+        else:
+            self._cancel_attempt(facts)
+
+    def _cancel_attempt(self, facts: _AttemptFacts) -> None:
+        facts.row.status = Status.CANCELLED
+        facts.row.latency_ms = _ms_since(facts.began)
+        if facts.text:
+            self._price(facts, None, None)
+
+    def _price(self, facts: _AttemptFacts, usage: Usage | None, reported: Decimal | None) -> None:
+        """Puts tokens and cost on the attempt. A provider's own figure beats ours; no known price leaves NULL."""
+        row = facts.row
+        row.usage_estimated = usage is None
+        usage = usage or _estimate(facts)
+        row.input_tokens = usage.input_tokens
+        row.output_tokens = usage.output_tokens
+        row.cached_input_tokens = usage.cached_input_tokens
+        row.cache_write_tokens = usage.cache_write_tokens
+        row.reasoning_tokens = usage.reasoning_tokens
+        price = self.snapshot.price_for(facts.candidate.provider, facts.candidate.model, row.started_at)
+        if reported is not None:
+            row.cost, row.cost_reported = reported, True
+        elif price is not None:
+            row.cost, row.price_id = cost_of(usage, price), price.id
+
+    def _mark_first_token(self) -> None:
+        if self.interaction.time_to_first_token_ms is None:
+            self.interaction.time_to_first_token_ms = _ms_since(self.began)
+        facts = self.attempts[-1]
+        if facts.row.time_to_first_token_ms is None:
+            facts.row.time_to_first_token_ms = _ms_since(facts.began)
+
+    def _fold_tool_call(self, piece: ToolCallDelta) -> None:
+        call = self.tool_calls.setdefault(
+            piece.index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        call["id"] = piece.id or call["id"]
+        call["function"]["name"] = piece.name or call["function"]["name"]
+        call["function"]["arguments"] += piece.arguments
+
+    def _drop_answer(self) -> None:
+        """The answer begins again on another attempt: what came so far was never shown."""
+        self.text.clear()
+        self.reasoning.clear()
+        self.logprobs.clear()
+        self.tool_calls.clear()
+        self.interaction.time_to_first_token_ms = None
+
+    def end(self, status: Status, problem: APIError | None = None) -> Interaction:
+        """Closes the books on the exchange and returns its row, not yet stored."""
+        for facts in self.attempts:
+            if facts.row.status == Status.INTERRUPTED:
+                self._cancel_attempt(facts)
+        row = self.interaction
+        row.status = status
+        row.finished_at = dt.datetime.now(dt.UTC)
+        row.latency_ms = _ms_since(self.began)
+        row.response = self.response
+        row.reasoning = "".join(self.reasoning)
+        row.tool_calls = [self.tool_calls[index] for index in sorted(self.tool_calls)]
+        if problem is not None:
+            row.error_type, row.error_code, row.error_message = problem.type, problem.code, problem.message
+        if self.finished is not None and status == Status.SUCCEEDED:
+            row.finish_reason = self.finished.reason
+        self._sum_up(row)
+        return row
+
+    def _sum_up(self, row: Interaction) -> None:
+        """What the interaction knows from its attempts: tokens and model of the answer, cost and counts of all."""
+        if not self.attempts:
+            return
+        last = self.attempts[-1]
+        row.provider = last.candidate.provider
+        row.model = self.snapshot.name_of(last.candidate.provider, last.candidate.model)
+        row.provider_latency_ms = last.row.latency_ms
+        row.input_tokens = last.row.input_tokens
+        row.output_tokens = last.row.output_tokens
+        row.cached_input_tokens = last.row.cached_input_tokens
+        row.reasoning_tokens = last.row.reasoning_tokens
+        row.usage_estimated = last.row.usage_estimated
+        routes = [(facts.candidate.provider, facts.candidate.model) for facts in self.attempts]
+        row.fallback = len(set(routes)) > 1
+        row.retries = len(routes) - len(set(routes))
+        spent = [facts.row for facts in self.attempts if facts.row.input_tokens is not None]
+        if spent and all(attempt.cost is not None for attempt in spent):
+            row.cost = sum((attempt.cost for attempt in spent if attempt.cost is not None), Decimal(0))
+
+    async def commit(self) -> None:
+        """Stores the interaction, its attempts and a new conversation in one transaction; returns when they are durable.
+
+        Raises Django's DatabaseError when they are not. Committing again changes nothing: ids are made beforehand.
+        """
+        attempts = [facts.row for facts in self.attempts]
+        await in_thread(_store, _as_kept(self.interaction), attempts, self.thread)
+        metrics.observe(self.interaction, attempts)
+
+
+def _store(interaction: Interaction, attempts: list[Attempt], thread: Thread | None) -> None:
+    with transaction.atomic():
+        if thread is not None and thread.is_new:
+            thread.conversation.updated_at = interaction.created_at
+            Conversation.objects.bulk_create([thread.conversation], ignore_conflicts=True)
+        elif thread is not None:
+            Conversation.objects.filter(id=thread.conversation.id).update(updated_at=interaction.created_at)
+        Interaction.objects.bulk_create([interaction], ignore_conflicts=True)
+        Attempt.objects.bulk_create(attempts, ignore_conflicts=True)
+
+
+def _as_kept(interaction: Interaction) -> Interaction:
+    """The row as the privacy switches let it be stored."""
+    if settings.LOG_PROMPTS and settings.LOG_RESPONSES:
+        return interaction
+    kept = copy.copy(interaction)
+    if not settings.LOG_PROMPTS:
+        kept.prompt, kept.system_prompt, kept.messages, kept.parameters = "", "", [], {}
+    if not settings.LOG_RESPONSES:
+        kept.response, kept.reasoning, kept.tool_calls = "", "", []
+    return kept
+
+
+def _estimate(facts: _AttemptFacts) -> Usage:
+    sent = sum(len(message.text.encode()) for message in facts.candidate.request.messages)
+    received = sum(len(text.encode()) for text in facts.text)
+    return Usage(input_tokens=-(-sent // _BYTES_PER_TOKEN), output_tokens=-(-received // _BYTES_PER_TOKEN))
+
+
+def _as_json(message: Any) -> dict[str, Any]:
+    fields = {
+        "role": message.role,
+        "content": message.content,
+        "name": message.name,
+        "tool_calls": list(message.tool_calls) or None,
+        "tool_call_id": message.tool_call_id,
+    }
+    return {name: value for name, value in fields.items() if value is not None or name == "content"}
+
+
+def _ms_since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)

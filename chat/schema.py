@@ -1,0 +1,356 @@
+"""The OpenAPI description of the chat app's endpoints: shapes of answers, examples, errors. No behaviour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from rest_framework import serializers
+
+from chat.models import Status
+from chat.serializers import ChatRequestSerializer, CompletionRequestSerializer
+from llmchat.lib.schema import errors
+
+_CHAT_ERRORS = errors(400, 404, 408, 413, 415, 429, 500, 502, 504)
+
+_ID = "01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b11"
+_CONVERSATION = "01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b12"
+
+_ANSWER = {
+    "id": _ID,
+    "userId": "12345",
+    "prompt": "What is the capital of France?",
+    "response": "The capital of France is Paris.",
+    "model": "gemini-2.0-flash",
+    "timestamp": "2026-06-15T14:32:00.123Z",
+    "provider": "gemini",
+    "conversationId": _CONVERSATION,
+    "finishReason": "stop",
+    "usage": {"promptTokens": 8, "completionTokens": 8, "totalTokens": 16},
+    "cost": {"amount": "0.00000400", "currency": "USD"},
+    "performance": {
+        "latencyMs": 812.4,
+        "providerLatencyMs": 809.9,
+        "timeToFirstTokenMs": 320.1,
+        "retries": 0,
+        "fallback": False,
+        "cached": False,
+    },
+}
+
+_STREAM = """event: delta
+data: {"text": "The capital of France"}
+
+event: delta
+data: {"text": " is Paris."}
+
+event: done
+data: {"id": "01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b11", "userId": "12345", "response": "The capital of France is Paris.", ...}
+"""
+
+_CHUNKS = """data: {"id": "chatcmpl-...", "object": "chat.completion.chunk", "choices": [{"delta": {"content": "Paris"}, ...}]}
+
+data: [DONE]
+"""
+
+
+class UsageSerializer(serializers.Serializer[Any]):
+    """Tokens; prompt tokens include cached ones, completion tokens include reasoning."""
+
+    promptTokens = serializers.IntegerField()
+    completionTokens = serializers.IntegerField()
+    totalTokens = serializers.IntegerField()
+    cachedPromptTokens = serializers.IntegerField(required=False)
+    reasoningTokens = serializers.IntegerField(required=False)
+    estimated = serializers.BooleanField(required=False, help_text="True when no provider has told the usage.")
+
+
+class CostSerializer(serializers.Serializer[Any]):
+    amount = serializers.RegexField(r"^\d+\.\d{8,12}$", help_text="A decimal number as a string.")
+    currency = serializers.ChoiceField(choices=["USD"])
+
+
+class PerformanceSerializer(serializers.Serializer[Any]):
+    """Times in milliseconds."""
+
+    latencyMs = serializers.FloatField(allow_null=True)
+    providerLatencyMs = serializers.FloatField(allow_null=True)
+    timeToFirstTokenMs = serializers.FloatField(allow_null=True)
+    retries = serializers.IntegerField()
+    fallback = serializers.BooleanField()
+    cached = serializers.BooleanField()
+
+
+class AnswerSerializer(serializers.Serializer[Any]):
+    """The native answer."""
+
+    id = serializers.UUIDField()
+    userId = serializers.CharField()
+    prompt = serializers.CharField(allow_blank=True)
+    response = serializers.CharField(allow_blank=True)
+    model = serializers.CharField(allow_blank=True)
+    timestamp = serializers.DateTimeField()
+    provider = serializers.CharField(allow_blank=True)
+    conversationId = serializers.UUIDField(allow_null=True)
+    finishReason = serializers.CharField(allow_null=True)
+    usage = UsageSerializer(allow_null=True)
+    cost = CostSerializer(allow_null=True, help_text="Null when the price is not known.")
+    performance = PerformanceSerializer()
+    toolCalls = serializers.ListField(child=serializers.JSONField(), required=False)
+    requestId = serializers.CharField(required=False)
+    metadata = serializers.DictField(child=serializers.CharField(allow_blank=True), required=False)
+
+
+class ErrorOnRecordSerializer(serializers.Serializer[Any]):
+    type = serializers.CharField()
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
+class AttemptSerializer(serializers.Serializer[Any]):
+    number = serializers.IntegerField()
+    provider = serializers.CharField()
+    model = serializers.CharField()
+    status = serializers.ChoiceField(choices=Status.choices)
+    errorCode = serializers.CharField(allow_null=True)
+    latencyMs = serializers.FloatField(allow_null=True)
+    usage = UsageSerializer(allow_null=True)
+    cost = CostSerializer(allow_null=True)
+
+
+class InteractionSerializer(AnswerSerializer):
+    """An interaction on record."""
+
+    status = serializers.ChoiceField(choices=Status.choices)
+    modelRequested = serializers.CharField(allow_blank=True)
+    error = ErrorOnRecordSerializer(allow_null=True)
+
+
+class InteractionDetailSerializer(InteractionSerializer):
+    attempts = AttemptSerializer(many=True)
+
+
+class InteractionPageSerializer(serializers.Serializer[Any]):
+    data = InteractionSerializer(many=True)
+    nextCursor = serializers.CharField(allow_null=True, help_text="Give it as cursor for the next page; null at the end.")
+
+
+class ConversationSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    userId = serializers.CharField()
+    title = serializers.CharField(allow_blank=True)
+    createdAt = serializers.DateTimeField()
+    updatedAt = serializers.DateTimeField()
+
+
+class ConversationDetailSerializer(ConversationSerializer):
+    interactions = InteractionSerializer(many=True, help_text="Oldest first; the newest 100.")
+
+
+class ConversationPageSerializer(serializers.Serializer[Any]):
+    data = ConversationSerializer(many=True)
+    nextCursor = serializers.CharField(allow_null=True)
+
+
+class CompletionSerializer(serializers.Serializer[Any]):
+    """OpenAI's `chat.completion`."""
+
+    id = serializers.CharField()
+    object = serializers.ChoiceField(choices=["chat.completion"])
+    created = serializers.IntegerField()
+    model = serializers.CharField()
+    choices = serializers.ListField(child=serializers.DictField())
+    usage = serializers.DictField(allow_null=True)
+
+
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="Your own id of this request, the same as requestId; kept with the row.",
+)
+
+_CHAT_EXAMPLES = [
+    OpenApiExample(
+        "A question",
+        value={"userId": "12345", "prompt": "What is the capital of France?"},
+        request_only=True,
+    ),
+    OpenApiExample(
+        "A question with everything",
+        value={
+            "userId": "12345",
+            "prompt": "And of Spain?",
+            "systemPrompt": "Answer in one sentence.",
+            "model": "auto",
+            "temperature": 0.2,
+            "maxTokens": 100,
+            "conversationId": _CONVERSATION,
+            "requestId": "order-4711",
+            "metadata": {"screen": "help"},
+        },
+        request_only=True,
+    ),
+]
+
+CHAT = extend_schema(
+    operation_id="chat",
+    summary="Ask a model",
+    tags=["Chat"],
+    request=ChatRequestSerializer,
+    parameters=[IDEMPOTENCY_KEY],
+    examples=[*_CHAT_EXAMPLES, OpenApiExample("An answer", value=_ANSWER, response_only=True, status_codes=["200"])],
+    responses={
+        (200, "application/json"): OpenApiResponse(AnswerSerializer, description="The answer."),
+        (200, "text/event-stream"): OpenApiResponse(
+            OpenApiTypes.STR,
+            description="With `stream: true`: events `delta`, then `done` with the answer, or `error`.",
+            examples=[OpenApiExample("A stream", value=_STREAM, media_type="text/event-stream", status_codes=["200"])],
+        ),
+        **_CHAT_ERRORS,
+    },
+)
+
+CHAT_STREAM = extend_schema(
+    operation_id="chat_stream",
+    summary="Ask a model and get the answer as it comes",
+    tags=["Chat"],
+    request=ChatRequestSerializer,
+    parameters=[IDEMPOTENCY_KEY],
+    examples=_CHAT_EXAMPLES,
+    responses={
+        (200, "text/event-stream"): OpenApiResponse(
+            OpenApiTypes.STR,
+            description="Events `delta`, then `done` with the answer, or `error`.",
+            examples=[OpenApiExample("A stream", value=_STREAM, media_type="text/event-stream", status_codes=["200"])],
+        ),
+        **_CHAT_ERRORS,
+    },
+)
+
+COMPLETIONS = extend_schema(
+    operation_id="chat_completions",
+    summary="Ask a model, as OpenAI's clients do",
+    description="OpenAI's chat completions. Fields that are not listed are passed through to the provider.",
+    tags=["OpenAI-compatible"],
+    request=CompletionRequestSerializer,
+    parameters=[IDEMPOTENCY_KEY],
+    examples=[
+        OpenApiExample(
+            "A question",
+            value={"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What is the capital of France?"}]},
+            request_only=True,
+        )
+    ],
+    responses={
+        (200, "application/json"): OpenApiResponse(CompletionSerializer, description="The answer."),
+        (200, "text/event-stream"): OpenApiResponse(
+            OpenApiTypes.STR,
+            description="With `stream: true`: chunks, then `[DONE]`.",
+            examples=[OpenApiExample("Chunks", value=_CHUNKS, media_type="text/event-stream", status_codes=["200"])],
+        ),
+        **_CHAT_ERRORS,
+    },
+)
+
+_CURSOR = OpenApiParameter("cursor", OpenApiTypes.UUID, description="nextCursor of the page before.")
+_LIMIT = OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, description="Rows a page.")
+_USER = OpenApiParameter("userId", OpenApiTypes.STR, description="Only this user's.")
+
+LIST_INTERACTIONS = extend_schema(
+    operation_id="list_interactions",
+    summary="Own interactions, newest first",
+    tags=["History"],
+    parameters=[
+        _CURSOR,
+        _LIMIT,
+        _USER,
+        OpenApiParameter("conversationId", OpenApiTypes.UUID, description="Only this conversation's."),
+        OpenApiParameter("model", OpenApiTypes.STR, description="Only those answered by this model."),
+        OpenApiParameter("status", OpenApiTypes.STR, enum=Status.values, description="Only those that ended so."),
+        OpenApiParameter("requestId", OpenApiTypes.STR, description="Only those with this request id of yours."),
+        OpenApiParameter("since", OpenApiTypes.DATETIME, description="Only those from this moment on."),
+        OpenApiParameter("until", OpenApiTypes.DATETIME, description="Only those before this moment."),
+    ],
+    responses={200: InteractionPageSerializer, **errors(400)},
+)
+RETRIEVE_INTERACTION = extend_schema(
+    operation_id="retrieve_interaction",
+    summary="One interaction with its attempts",
+    tags=["History"],
+    responses={200: InteractionDetailSerializer, **errors(404)},
+)
+LIST_CONVERSATIONS = extend_schema(
+    operation_id="list_conversations",
+    summary="Own conversations, newest first",
+    tags=["History"],
+    parameters=[_CURSOR, _LIMIT, _USER],
+    responses={200: ConversationPageSerializer, **errors(400)},
+)
+RETRIEVE_CONVERSATION = extend_schema(
+    operation_id="retrieve_conversation",
+    summary="One conversation with its interactions",
+    tags=["History"],
+    responses={200: ConversationDetailSerializer, **errors(404)},
+)
+DELETE_CONVERSATION = extend_schema(
+    operation_id="delete_conversation",
+    summary="Delete a conversation and the texts of its interactions",
+    description="Tokens, cost and timings stay on record; prompts, responses and metadata are erased for good.",
+    tags=["History"],
+    responses={204: OpenApiResponse(description="Deleted."), **errors(404)},
+)
+
+
+class ModelSerializer(serializers.Serializer[Any]):
+    """OpenAI's model object with our extras."""
+
+    id = serializers.CharField()
+    object = serializers.ChoiceField(choices=["model"])
+    created = serializers.IntegerField()
+    owned_by = serializers.CharField(help_text="The provider.")
+    context_window = serializers.IntegerField(allow_null=True)
+    max_output_tokens = serializers.IntegerField(allow_null=True)
+    pricing = serializers.DictField(
+        child=serializers.CharField(), allow_null=True, help_text="US dollars per million tokens; null when not known."
+    )
+
+
+class ModelListSerializer(serializers.Serializer[Any]):
+    object = serializers.ChoiceField(choices=["list"])
+    data = ModelSerializer(many=True)
+
+
+class ModelStatusSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField()
+    provider = serializers.CharField()
+    status = serializers.ChoiceField(choices=["online", "degraded", "offline", "unknown"])
+    averageResponseMs = serializers.FloatField(allow_null=True, help_text="Over the last hour.")
+    errorRate = serializers.FloatField(allow_null=True, help_text="Failed calls ÷ calls, 0 to 1, over the last hour.")
+    attempts = serializers.IntegerField(help_text="Calls over the last hour.")
+    lastCheck = serializers.DateTimeField(allow_null=True)
+
+
+_MODEL = OpenApiParameter("model", OpenApiTypes.STR, OpenApiParameter.PATH, description="Its name; may hold slashes.")
+
+LIST_MODELS = extend_schema(
+    operation_id="list_models",
+    summary="Models that this key may use",
+    tags=["Models"],
+    responses={200: ModelListSerializer, **errors()},
+)
+RETRIEVE_MODEL = extend_schema(
+    operation_id="retrieve_model",
+    summary="One model",
+    tags=["Models"],
+    parameters=[_MODEL],
+    responses={200: ModelSerializer, **errors(404)},
+)
+MODEL_STATUS = extend_schema(
+    operation_id="model_status",
+    summary="How a model has been lately",
+    tags=["Models"],
+    parameters=[_MODEL],
+    responses={200: ModelStatusSerializer, **errors(404)},
+)

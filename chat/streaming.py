@@ -1,0 +1,126 @@
+"""Streams to callers: server-sent events (WHATWG HTML, section 9.2) in the native and in OpenAI's dialect.
+
+The response begins with the first event, so that a failure before it has its proper status; only when the first event
+takes longer than the keep-alive time does the response begin with a comment. A stream that ends without `done`, `[DONE]` or
+an error was cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from django.conf import settings
+from django.http import StreamingHttpResponse
+
+from chat import payloads
+from chat.engine import Exchange
+from chat.models import Interaction
+from llmchat.lib.envelope import APIError
+from providers.values import Event, Finished, TextDelta
+
+_KEEP_ALIVE = b": keep-alive\n\n"
+
+#: How a dialect shows an event: the bytes to send for it.
+Show = Callable[[Event], bytes]
+
+
+async def native(exchange: Exchange) -> StreamingHttpResponse:
+    """`event: delta` for each piece of text, then `event: done` with the whole answer, or `event: error`."""
+
+    def show(event: Event) -> bytes:
+        match event:
+            case TextDelta(text=text):
+                return _event("delta", {"text": text})
+            case Finished():
+                return _event("done", payloads.native_answer(exchange.interaction))
+        return b""
+
+    def fail(problem: APIError) -> bytes:
+        return _event("error", problem.body())
+
+    return await _respond(exchange, show, fail)
+
+
+async def completions(exchange: Exchange, *, include_usage: bool) -> StreamingHttpResponse:
+    """OpenAI's chunks, then `[DONE]`; a failure is an `error` object in their place."""
+    row: Interaction = exchange.interaction
+    begun = False
+
+    def show(event: Event) -> bytes:
+        nonlocal begun
+        lead = b"" if begun else _data(payloads.first_chunk(row))
+        begun = True
+        shown = lead + _data(payloads.chunk(row, event))
+        if isinstance(event, Finished):
+            if include_usage:
+                shown += _data(payloads.usage_chunk(row))
+            shown += b"data: [DONE]\n\n"
+        return shown
+
+    def fail(problem: APIError) -> bytes:
+        return _data(problem.body())
+
+    return await _respond(exchange, show, fail)
+
+
+async def _respond(exchange: Exchange, show: Show, fail: Callable[[APIError], bytes]) -> StreamingHttpResponse:
+    waiting = asyncio.ensure_future(exchange.next_event())
+    try:
+        await asyncio.wait({waiting}, timeout=settings.KEEP_ALIVE_SECONDS)
+        if waiting.done():
+            waiting.result()
+    except BaseException:
+        waiting.cancel()
+        exchange.abandon()
+        raise
+    response = StreamingHttpResponse(
+        _frames(exchange, waiting, show, fail),
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+    # A response that is dropped before its first frame never enters `_frames`, whose end would do this.
+    weakref.finalize(response, _abandon_from_anywhere, asyncio.get_running_loop(), exchange).atexit = False
+    return response
+
+
+def _abandon_from_anywhere(loop: asyncio.AbstractEventLoop, exchange: Exchange) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nothing runs any more
+        loop.call_soon_threadsafe(exchange.abandon)
+
+
+async def _frames(
+    exchange: Exchange, waiting: asyncio.Future[Event], show: Show, fail: Callable[[APIError], bytes]
+) -> AsyncIterator[bytes]:
+    try:
+        while True:
+            while not waiting.done():
+                await asyncio.wait({waiting}, timeout=settings.KEEP_ALIVE_SECONDS)
+                if not waiting.done():
+                    yield _KEEP_ALIVE
+            try:
+                event = waiting.result()
+            except APIError as problem:
+                yield fail(problem)
+                return
+            if frame := show(event):
+                yield frame
+            if isinstance(event, Finished):
+                return
+            waiting = asyncio.ensure_future(exchange.next_event())
+    finally:
+        waiting.cancel()
+        exchange.abandon()
+
+
+def _event(name: str, value: Any) -> bytes:
+    return b"event: " + name.encode() + b"\n" + _data(value)
+
+
+def _data(value: Any) -> bytes:
+    # JSON in UTF-8 holds no raw line breaks, so one data line is enough.
+    return b"data: " + orjson.dumps(value) + b"\n\n"
