@@ -3,7 +3,7 @@
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install --quiet --no-input
+PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install -qq --no-input
 
 # One stamp per set of packages: a second `make` installs nothing until the lock changes.
 BASE := $(VENV)/.base
@@ -22,8 +22,9 @@ help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 setup: $(BASE) $(LOCAL) ## make .venv with the locked packages and the local model
+	@:
 
-# `exec` hands Ctrl-C and SIGTERM to the server itself; the trap keeps the shell, and so make, quiet about the Ctrl-C.
+# `exec` puts the server in the shell's place: make hands it SIGTERM, and waits for it to finish after Ctrl-C.
 run: setup ## serve web and background work on HOST (127.0.0.1) and PORT (8000)
 	@$(PY) manage.py migrate --verbosity 0
 	@$(PY) manage.py bootstrap
