@@ -95,7 +95,7 @@ class TextOrList(serializers.Field):  # type: ignore[type-arg]
 class JSONObject(serializers.JSONField):
     """A JSON object, kept as it is."""
 
-    default_error_messages = {"not_object": "This must be an object, such as {...}."}
+    default_error_messages = {"not_object": "This must be an object, such as {{...}}."}
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
         if not isinstance(data, dict):

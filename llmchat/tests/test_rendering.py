@@ -1,0 +1,57 @@
+"""Strict JSON: what is let in, what is refused, and in which words."""
+
+import orjson
+import pytest
+from rest_framework.exceptions import ParseError
+
+from llmchat.lib.rendering import MAX_DEPTH, OrjsonRenderer, parse_object
+
+
+def nested(depth: int) -> bytes:
+    return b'{"a":' * depth + b"1" + b"}" * depth
+
+
+@pytest.mark.parametrize(
+    ("raw", "complaint"),
+    [
+        (b"", "The body is empty"),
+        (b"   ", "The body is empty"),
+        (b"{", "not valid JSON"),
+        (b"[1]", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b'{"a": "\xff"}', "not valid JSON in UTF-8"),
+        (b'{"a": "\\ud800"}', "not valid JSON"),
+        (b'{"a": NaN}', "not valid JSON"),
+        (b'{"a": "x\\u0000y"}', "NUL character"),
+        (b'{"a": ["x\\u0000y"]}', "NUL character"),
+        (b'{"a\\u0000": 1}', "NUL character"),
+        (nested(MAX_DEPTH + 1), "nested deeper"),
+        (nested(100_000), "not valid JSON"),
+        ("{}".encode("utf-16"), "not valid JSON"),
+    ],
+)
+def test_refuses(raw, complaint):
+    with pytest.raises(ParseError, match=complaint):
+        parse_object(raw)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"text": "Grüße 😀", "number": 1.5, "null": None, "list": [{"deep": [True]}]},
+        {"escaped": "\\u0000 as six characters is text"},
+    ],
+)
+def test_lets_in(value):
+    assert parse_object(orjson.dumps(value)) == value
+
+
+def test_lets_in_the_deepest_allowed_nesting():
+    assert orjson.dumps(parse_object(nested(MAX_DEPTH))) == nested(MAX_DEPTH)
+
+
+def test_renders_nothing_for_an_empty_answer():
+    assert OrjsonRenderer().render(None) == b""
+    assert OrjsonRenderer().render({"ä": [1]}) == '{"ä":[1]}'.encode()
