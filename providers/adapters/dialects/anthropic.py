@@ -1,0 +1,283 @@
+"""Anthropic's messages: the request's body out of OpenAI-shaped messages, and what the events of an answer mean.
+
+Tuning that Anthropic does not know (seed, penalties, `extra`) is left out; content that it does not know is refused.
+
+Protocol: https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from providers.adapters import classify
+from providers.errors import InvalidRequest
+from providers.values import (
+    ChatRequest,
+    Event,
+    Finished,
+    FinishReason,
+    Json,
+    Message,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+
+#: Anthropic demands a limit; this is the one for callers who set none (option `max_tokens`).
+DEFAULT_MAX_TOKENS: Final = 8192
+_REASONS: Final = {
+    "end_turn": FinishReason.STOP,
+    "stop_sequence": FinishReason.STOP,
+    "max_tokens": FinishReason.LENGTH,
+    "model_context_window_exceeded": FinishReason.LENGTH,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "refusal": FinishReason.CONTENT_FILTER,
+}
+_DATA_URL = re.compile(r"data:(?P<kind>[\w/+.-]+);base64,(?P<data>.*)", re.DOTALL)
+
+
+def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]:
+    """The JSON of a streamed call. Raises InvalidRequest for content that cannot be said in this dialect."""
+    system = [message.text for message in request.messages if message.role in {"system", "developer"} and message.text]
+    choice = _tool_choice(request)
+    known = {
+        "system": "\n\n".join(system) or None,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stop_sequences": list(request.stop) or None,
+        "tools": [_tool(tool) for tool in request.tools] or None,
+        "tool_choice": choice if request.tools else None,
+        "output_config": _output_config(request.response_format),
+    }
+    return {
+        "model": request.model,
+        "max_tokens": options.get("max_tokens", DEFAULT_MAX_TOKENS)
+        if request.max_tokens is None
+        else request.max_tokens,
+        "messages": _messages(request.messages),
+        "stream": True,
+        **{name: value for name, value in known.items() if value is not None},
+    }
+
+
+def _messages(messages: Sequence[Message]) -> list[dict[str, Json]]:
+    """Neighbours of one role become one message: results of parallel tool calls are only accepted together."""
+    sent: list[dict[str, Json]] = []
+    for message in messages:
+        if message.role in {"system", "developer"}:
+            continue
+        role = "assistant" if message.role == "assistant" else "user"
+        blocks = list(_blocks(message))
+        if not blocks:
+            continue  # an empty text is refused by Anthropic, and says nothing
+        if sent and sent[-1]["role"] == role:
+            sent[-1]["content"] += blocks
+        else:
+            sent.append({"role": role, "content": blocks})
+    return sent
+
+
+def _blocks(message: Message) -> Iterator[dict[str, Json]]:
+    if message.role == "tool":
+        content = list(_parts(message))
+        yield {"type": "tool_result", "tool_use_id": message.tool_call_id, **({"content": content} if content else {})}
+        return
+    yield from _parts(message)
+    for call in message.tool_calls:
+        function = call.get("function") or {}
+        yield {
+            "type": "tool_use",
+            "id": call.get("id"),
+            "name": function.get("name"),
+            "input": _arguments(function.get("arguments")),
+        }
+
+
+def _parts(message: Message) -> Iterator[dict[str, Json]]:
+    content = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content or ()
+    for part in content:
+        match part.get("type"):
+            case "text":
+                if part.get("text"):
+                    yield {"type": "text", "text": part["text"]}
+            case "image_url":
+                yield {"type": "image", "source": _image_source(part)}
+            case other:
+                raise InvalidRequest(f"Anthropic's models do not take message parts of type {other!r}.")
+
+
+def _image_source(part: Mapping[str, Json]) -> dict[str, Json]:
+    url = (part.get("image_url") or {}).get("url")
+    if not isinstance(url, str):
+        raise InvalidRequest("An image_url part needs image_url.url.")
+    if match := _DATA_URL.fullmatch(url):
+        return {"type": "base64", "media_type": match["kind"], "data": match["data"]}
+    if url.startswith("https://"):
+        return {"type": "url", "url": url}
+    raise InvalidRequest("Images are taken as https: addresses or as base64 data: URLs.")
+
+
+def _arguments(text: Json) -> Json:
+    try:
+        arguments = json.loads(text) if text else {}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidRequest("A tool call's arguments are not valid JSON.") from error
+    if not isinstance(arguments, dict):
+        raise InvalidRequest("A tool call's arguments must be a JSON object.")
+    return arguments
+
+
+def _tool(tool: Mapping[str, Json]) -> dict[str, Json]:
+    function = tool.get("function")
+    if tool.get("type") != "function" or not isinstance(function, Mapping):
+        raise InvalidRequest(f"Anthropic's models do not take tools of type {tool.get('type')!r}.")
+    described = {"description": function["description"]} if function.get("description") else {}
+    schema = function.get("parameters") or {"type": "object", "properties": {}}
+    return {"name": function.get("name"), **described, "input_schema": schema}
+
+
+def _tool_choice(request: ChatRequest) -> dict[str, Json] | None:
+    single = request.extra.get("parallel_tool_calls") is False
+    match request.tool_choice:
+        case None:
+            choice: dict[str, Json] | None = {"type": "auto"} if single else None
+        case "auto":
+            choice = {"type": "auto"}
+        case "required":
+            choice = {"type": "any"}
+        case "none":
+            return {"type": "none"}
+        case {"type": "function", "function": {"name": str(name)}}:
+            choice = {"type": "tool", "name": name}
+        case other:
+            raise InvalidRequest(f"tool_choice {other!r} is not known.")
+    return {**choice, "disable_parallel_tool_use": True} if choice and single else choice
+
+
+def _output_config(response_format: Mapping[str, Json] | None) -> dict[str, Json] | None:
+    match response_format:
+        case None | {"type": "text"}:
+            return None
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return {"format": {"type": "json_schema", "schema": schema}}
+        case _:
+            raise InvalidRequest("Anthropic's models give JSON only by a schema: use response_format json_schema.")
+
+
+class EventReader:
+    """The events of one answer. Tool calls are numbered as they begin, among themselves."""
+
+    def __init__(self) -> None:
+        self.ending = False
+        self.complete = False
+        self._usage: dict[str, Json] = {}
+        self._reason: str | None = None
+        self._model: str | None = None
+        self._id: str | None = None
+        self._calls: dict[Json, int] = {}
+        self._without_arguments: set[int] = set()
+        self._extra: dict[str, Json] = {}
+
+    def read(self, event: dict[str, Json]) -> Iterator[Event]:
+        """Yield what one vendor event gives; raises what an error event means."""
+        match event.get("type"):
+            case "error":
+                raise classify.from_object(event)
+            case "message_start":
+                message = _mapping(event.get("message"))
+                self._model, self._id = message.get("model"), message.get("id")
+                self._take_usage(message.get("usage"))
+            case "content_block_start":
+                yield from self._begin(event.get("index"), _mapping(event.get("content_block")))
+            case "content_block_delta":
+                yield from self._piece(event.get("index"), _mapping(event.get("delta")))
+            case "content_block_stop":
+                place = self._calls.get(event.get("index"))
+                if place in self._without_arguments:
+                    self._without_arguments.discard(place)
+                    yield ToolCallDelta(index=place, arguments="{}")  # a call without arguments is still JSON
+            case "message_delta":
+                self._end(event)
+            case _ if event.get("error"):
+                raise classify.from_object(event)
+            case _:
+                pass  # pings, the stop of the message, and kinds of events that did not exist when this was written
+
+    def finished(self, *, malformed_chunks: int) -> Finished:
+        return Finished(
+            reason=_REASONS.get(self._reason or "", FinishReason.UNKNOWN),
+            raw_reason=self._reason,
+            usage=_usage(self._usage) if self._usage else None,
+            model=self._model,
+            response_id=self._id,
+            malformed_chunks=malformed_chunks,
+            extra=self._extra,
+        )
+
+    def _begin(self, index: Json, block: Mapping[str, Json]) -> Iterator[Event]:
+        match block.get("type"):
+            case "text" if block.get("text"):
+                yield TextDelta(block["text"])
+            case "thinking" if block.get("thinking"):
+                yield ReasoningDelta(block["thinking"])
+            case "tool_use":
+                place = self._calls[index] = len(self._calls)
+                given = block.get("input")
+                if not given:
+                    self._without_arguments.add(place)
+                yield ToolCallDelta(
+                    index=place,
+                    id=block.get("id"),
+                    name=block.get("name"),
+                    arguments=json.dumps(given) if given else "",
+                )
+
+    def _piece(self, index: Json, delta: Mapping[str, Json]) -> Iterator[Event]:
+        match delta:
+            case {"type": "text_delta", "text": str(text)} if text:
+                yield TextDelta(text)
+            case {"type": "thinking_delta", "thinking": str(text)} if text:
+                yield ReasoningDelta(text)
+            case {"type": "input_json_delta", "partial_json": str(text)} if text and index in self._calls:
+                place = self._calls[index]
+                self._without_arguments.discard(place)
+                yield ToolCallDelta(index=place, arguments=text)
+
+    def _end(self, event: Mapping[str, Json]) -> None:
+        self._take_usage(event.get("usage"))
+        delta = _mapping(event.get("delta"))
+        if delta.get("stop_sequence") is not None:
+            self._extra["stop_sequence"] = delta["stop_sequence"]
+        if reason := delta.get("stop_reason"):
+            self._reason = str(reason)
+            self.ending = self.complete = True  # reason and usage come together; only `message_stop` follows
+
+    def _take_usage(self, usage: Json) -> None:
+        """Later figures are cumulative and replace earlier ones, except where they are left out."""
+        self._usage |= {name: value for name, value in _mapping(usage).items() if value is not None}
+        if "service_tier" in self._usage:
+            self._extra["service_tier"] = self._usage["service_tier"]
+
+
+def _usage(reported: Mapping[str, Json]) -> Usage:
+    """Anthropic counts what it read from and wrote to its cache apart from the input; we count all of it as input."""
+    read, written = _count(reported.get("cache_read_input_tokens")), _count(reported.get("cache_creation_input_tokens"))
+    return Usage(
+        input_tokens=_count(reported.get("input_tokens")) + read + written,
+        output_tokens=_count(reported.get("output_tokens")),
+        cached_input_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=_count(_mapping(reported.get("output_tokens_details")).get("thinking_tokens")),
+    )
+
+
+def _mapping(value: Json) -> dict[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Json) -> int:
+    return max(0, int(value)) if isinstance(value, int | float) else 0

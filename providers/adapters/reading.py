@@ -1,0 +1,106 @@
+"""From a vendor's chunks to a finished stream of events: the rules that are the same for every dialect and transport.
+
+Exactly one `Finished`, never one that the vendor did not give a reason for, no answer without bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from typing import Protocol, TypeVar
+
+from providers.errors import (
+    AnswerTooLarge,
+    FirstTokenTimeout,
+    MalformedAnswer,
+    ProviderError,
+    Stalled,
+    TruncatedAnswer,
+)
+from providers.values import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+
+#: Default of the option `max_answer_bytes`: text, reasoning and tool arguments of one answer together.
+MAX_ANSWER_BYTES = 20_000_000
+#: How long to wait for the usage that some vendors send after the finish reason, in seconds.
+USAGE_GRACE = 2.0
+#: How long to read on after the end, so that the connection can be used again, in seconds.
+DRAIN = 0.1
+
+Chunk = TypeVar("Chunk")
+Chunk_co = TypeVar("Chunk_co", covariant=True)
+Chunk_contra = TypeVar("Chunk_contra", contravariant=True)
+
+
+class Chunks(Protocol[Chunk_co]):
+    """A vendor's chunks in order. `malformed` counts the unreadable ones, `seen` the others."""
+
+    @property
+    def malformed(self) -> int: ...
+
+    @property
+    def seen(self) -> int: ...
+
+    async def read(self) -> Chunk_co | None: ...
+
+    async def drain(self, *, seconds: float) -> None: ...
+
+
+class Reader(Protocol[Chunk_contra]):
+    """What one dialect makes of its chunks. `ending`: a finish reason has come; `complete`: nothing can follow."""
+
+    @property
+    def ending(self) -> bool: ...
+
+    @property
+    def complete(self) -> bool: ...
+
+    def read(self, chunk: Chunk_contra) -> Iterable[Event]: ...
+
+    def finished(self, *, malformed_chunks: int) -> Finished: ...
+
+
+async def events(
+    chunks: Chunks[Chunk], reader: Reader[Chunk], *, max_answer_bytes: int = MAX_ANSWER_BYTES
+) -> AsyncGenerator[Event, None]:
+    """Yield the events of one answer, `Finished` last.
+
+    Raises MalformedAnswer for a stream without a single readable chunk, TruncatedAnswer for one without a finish
+    reason, AnswerTooLarge, FirstTokenTimeout, Stalled, and what the vendor reports inside the stream.
+    """
+    size = 0
+    broken = False
+    started = False
+    while not reader.complete:
+        try:
+            async with asyncio.timeout(USAGE_GRACE if reader.ending else None):
+                chunk = await chunks.read()
+        except (TimeoutError, ProviderError) as error:
+            if reader.ending:  # the answer is whole; only its usage or `[DONE]` is not coming any more
+                broken = True
+                break
+            if isinstance(error, Stalled) and not started:
+                raise FirstTokenTimeout("it answered, but no token came.") from error
+            raise
+        if chunk is None:
+            break
+        for event in reader.read(chunk):
+            started = True
+            size += _size(event)
+            if size > max_answer_bytes:
+                raise AnswerTooLarge(f"the answer is larger than {max_answer_bytes} bytes.")
+            yield event
+    if not reader.ending:
+        if not chunks.seen:
+            raise MalformedAnswer("the answer is empty or cannot be read.")
+        raise TruncatedAnswer("the answer ended without a finish reason.")
+    yield reader.finished(malformed_chunks=chunks.malformed)
+    if not broken:
+        await chunks.drain(seconds=DRAIN)
+
+
+def _size(event: Event) -> int:
+    match event:
+        case TextDelta(text=text) | ReasoningDelta(text=text) | ToolCallDelta(arguments=text):
+            return len(text) if text.isascii() else len(text.encode())
+        case _:
+            return 0
