@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from accounts.authentication import Principal
+from accounts.principals import Principal
 from providers.values import Json, Message
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from django.conf import settings
+
 from chat.models import Conversation, Interaction, Status
 from llmchat.lib.envelope import APIError
 from llmchat.lib.threads import in_thread
@@ -31,10 +33,8 @@ class Thread:
 
 def begin(*, organization_id: UUID, user_id: str, prompt: str) -> Thread:
     """A new conversation, to be stored together with its first interaction."""
-    title = " ".join(prompt.split())[:TITLE_LENGTH]
-    return Thread(
-        Conversation(id=uuid7(), organization_id=organization_id, user_id=user_id, title=title), is_new=True
-    )
+    title = " ".join(prompt.split())[:TITLE_LENGTH] if settings.LOG_PROMPTS else ""
+    return Thread(Conversation(id=uuid7(), organization_id=organization_id, user_id=user_id, title=title), is_new=True)
 
 
 async def resume(*, organization_id: UUID, user_id: str, conversation_id: UUID) -> Thread:

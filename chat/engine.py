@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from django.db import DatabaseError
+from providers.catalogue import ResolvedModel, Snapshot
+from providers.failover import Candidate
 
 from accounts.limits import check_rate_async
 from accounts.permissions import check_model_allowed
@@ -24,9 +26,7 @@ from chat.recorder import Recorder
 from llmchat.lib import envelope
 from llmchat.lib.envelope import APIError, DatabaseUnavailable
 from providers import catalogue, failover, registry
-from providers.catalogue import ResolvedModel, Snapshot
 from providers.errors import NotConfigured, ProviderError
-from providers.failover import Candidate
 from providers.values import ChatRequest, Event, Finished, Message, ReasoningDelta, TextDelta, ToolCallDelta
 
 logger = logging.getLogger(__name__)
@@ -47,16 +47,14 @@ async def accept(call: Call) -> Exchange:
         snapshot = await catalogue.snapshot()
         resolved = snapshot.resolve(call.model)
         check_model_allowed(call.principal, *resolved.names)
-        await check_rate_async(call.principal)
+        rate = await check_rate_async(call.principal)
         thread = await _thread(call)
         own = _own_messages(call, thread)
         candidates, history_messages = _candidates(call, snapshot, resolved, thread, own)
     except ProviderError as error:
         raise as_api_error(error) from error
-    recorder = Recorder(
-        call, snapshot=snapshot, resolved=resolved, thread=thread, history_messages=history_messages
-    )
-    return Exchange(call, recorder=recorder, candidates=candidates)
+    recorder = Recorder(call, snapshot=snapshot, resolved=resolved, thread=thread, history_messages=history_messages)
+    return Exchange(call, recorder=recorder, candidates=candidates, headers=rate.headers() if rate else {})
 
 
 async def _thread(call: Call) -> Thread | None:
@@ -128,13 +126,18 @@ def _may_fall_back(call: Call, model: ResolvedModel) -> bool:
 
 
 class Exchange:
-    """One accepted call on its way. Read `events()` for a stream, or await `whole()`; leave it with `abandon()`.
+    """One accepted call on its way. Await `next_event()` again and again for a stream, or `whole()`; leave it with
+    `abandon()`.
 
-    However it ends, it is recorded: `events()` gives its last event, and `whole()` returns, only after the row is durable.
+    However it ends, it is recorded: the last event comes, and `whole()` returns, only after the row is durable.
+    `headers` belong onto the response: what is left of the limits.
     """
 
-    def __init__(self, call: Call, *, recorder: Recorder, candidates: Sequence[Candidate]) -> None:
+    def __init__(
+        self, call: Call, *, recorder: Recorder, candidates: Sequence[Candidate], headers: Mapping[str, str]
+    ) -> None:
         self.call = call
+        self.headers = headers
         self.recorder = recorder
         self._candidates = candidates
         self._problem: APIError | None = None

@@ -15,6 +15,9 @@ from typing import Any, assert_never
 
 from django.conf import settings
 from django.db import transaction
+from providers.catalogue import ResolvedModel, Snapshot
+from providers.failover import AttemptEnded, AttemptStarted, Candidate, Restarted, Step
+from providers.pricing import cost_of
 
 from chat import metrics
 from chat.calls import Call
@@ -23,9 +26,6 @@ from chat.models import Attempt, Conversation, Interaction, Status
 from llmchat.lib.envelope import APIError
 from llmchat.lib.threads import in_thread
 from llmchat.lib.uuid7 import moment_of, uuid7
-from providers.catalogue import ResolvedModel, Snapshot
-from providers.failover import AttemptEnded, AttemptStarted, Candidate, Restarted, Step
-from providers.pricing import cost_of
 from providers.values import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 
 #: Bytes of text a token, for usage that no provider has told; such usage is marked as estimated.

@@ -133,7 +133,9 @@ class InteractionDetailSerializer(InteractionSerializer):
 
 class InteractionPageSerializer(serializers.Serializer[Any]):
     data = InteractionSerializer(many=True)
-    nextCursor = serializers.CharField(allow_null=True, help_text="Give it as cursor for the next page; null at the end.")
+    nextCursor = serializers.CharField(
+        allow_null=True, help_text="Give it as cursor for the next page; null at the end."
+    )
 
 
 class ConversationSerializer(serializers.Serializer[Any]):
@@ -255,7 +257,9 @@ COMPLETIONS = extend_schema(
 )
 
 _CURSOR = OpenApiParameter("cursor", OpenApiTypes.UUID, description="nextCursor of the page before.")
-_LIMIT = OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, description="Rows a page.")
+_LIMIT = OpenApiParameter(
+    "limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, description="Rows a page."
+)
 _USER = OpenApiParameter("userId", OpenApiTypes.STR, description="Only this user's.")
 
 LIST_INTERACTIONS = extend_schema(

@@ -81,7 +81,7 @@ async def _respond(exchange: Exchange, show: Show, fail: Callable[[APIError], by
     response = StreamingHttpResponse(
         _frames(exchange, waiting, show, fail),
         content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **exchange.headers},
     )
     # A response that is dropped before its first frame never enters `_frames`, whose end would do this.
     weakref.finalize(response, _abandon_from_anywhere, asyncio.get_running_loop(), exchange).atexit = False

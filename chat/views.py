@@ -8,7 +8,7 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import Principal
+from accounts.principals import Principal
 from chat import engine, payloads, streaming
 from chat.calls import Call
 from chat.models import Interaction
@@ -58,7 +58,7 @@ class ChatViewSet(AsyncViewSet):
         exchange = await engine.accept(call)
         if call.stream:
             return await streaming.native(exchange)
-        return Response(payloads.native_answer(await exchange.whole()))
+        return Response(payloads.native_answer(await exchange.whole()), headers=dict(exchange.headers))
 
 
 class CompletionsViewSet(AsyncViewSet):
@@ -88,7 +88,8 @@ class CompletionsViewSet(AsyncViewSet):
         row = await exchange.whole()
         recorder = exchange.recorder
         extra = dict(recorder.finished.extra) if recorder.finished else {}
-        return Response(payloads.completion(row, logprobs=recorder.logprobs, extra=extra))
+        body = payloads.completion(row, logprobs=recorder.logprobs, extra=extra)
+        return Response(body, headers=dict(exchange.headers))
 
 
 def _validated(serializer_class: Any, request: Request) -> dict[str, Any]:

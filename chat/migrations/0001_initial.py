@@ -7,131 +7,256 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('providers', '0001_initial'),
+        ("accounts", "0001_initial"),
+        ("providers", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Conversation',
+            name="Conversation",
             fields=[
-                ('id', models.UUIDField(default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('user_id', models.CharField(help_text="The caller's own name for its user.", max_length=128, verbose_name='user')),
-                ('title', models.CharField(blank=True, max_length=200)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='conversations', to='accounts.organization')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "user_id",
+                    models.CharField(
+                        help_text="The caller's own name for its user.", max_length=128, verbose_name="user"
+                    ),
+                ),
+                ("title", models.CharField(blank=True, max_length=200)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("updated_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="conversations",
+                        to="accounts.organization",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Interaction',
+            name="Interaction",
             fields=[
-                ('id', models.UUIDField(default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('user_id', models.CharField(help_text="The caller's own name for its user.", max_length=128, verbose_name='user')),
-                ('plan', models.CharField(help_text="The organization's plan at that moment.", max_length=32)),
-                ('endpoint', models.CharField(choices=[('chat', '/v1/chat'), ('completions', '/v1/chat/completions')], max_length=16)),
-                ('streamed', models.BooleanField()),
-                ('trace_id', models.CharField(help_text='The X-Request-Id of the response.', max_length=128, verbose_name='request id')),
-                ('request_id', models.CharField(help_text="The caller's requestId or Idempotency-Key.", max_length=128, null=True, verbose_name="caller's request id")),
-                ('created_at', models.DateTimeField(help_text='When the request was accepted.')),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('erased_at', models.DateTimeField(help_text="When its texts were erased at somebody's wish.", null=True)),
-                ('status', models.CharField(choices=[('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled'), ('interrupted', 'Interrupted')], max_length=16)),
-                ('error_type', models.CharField(blank=True, max_length=64)),
-                ('error_code', models.CharField(blank=True, max_length=64)),
-                ('error_message', models.TextField(blank=True)),
-                ('model_requested', models.CharField(max_length=256, verbose_name='model asked')),
-                ('model', models.CharField(blank=True, max_length=256, verbose_name='model answered')),
-                ('provider', models.CharField(blank=True, max_length=64)),
-                ('route_reason', models.CharField(blank=True, max_length=128)),
-                ('prompt', models.TextField(blank=True, help_text='The last message of the user.')),
-                ('system_prompt', models.TextField(blank=True)),
-                ('messages', models.JSONField(default=list, help_text="The caller's own messages; empty when prompt and system prompt say it all.")),
-                ('history_messages', models.PositiveIntegerField(default=0, help_text="How many messages of the conversation's history went along.")),
-                ('parameters', models.JSONField(default=dict, help_text='Temperature and so on, as asked.')),
-                ('response', models.TextField(blank=True)),
-                ('reasoning', models.TextField(blank=True)),
-                ('tool_calls', models.JSONField(default=list)),
-                ('finish_reason', models.CharField(blank=True, max_length=32)),
-                ('metadata', models.JSONField(default=dict)),
-                ('input_tokens', models.PositiveIntegerField(null=True)),
-                ('output_tokens', models.PositiveIntegerField(null=True)),
-                ('cached_input_tokens', models.PositiveIntegerField(null=True)),
-                ('reasoning_tokens', models.PositiveIntegerField(null=True)),
-                ('usage_estimated', models.BooleanField(default=False)),
-                ('cost', models.DecimalField(decimal_places=12, max_digits=20, null=True, verbose_name='cost (USD)')),
-                ('latency_ms', models.FloatField(null=True)),
-                ('provider_latency_ms', models.FloatField(null=True)),
-                ('time_to_first_token_ms', models.FloatField(null=True)),
-                ('retries', models.PositiveSmallIntegerField(default=0)),
-                ('fallback', models.BooleanField(default=False)),
-                ('cached', models.BooleanField(default=False)),
-                ('api_key', models.ForeignKey(db_constraint=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='interactions', to='accounts.apikey', verbose_name='API key')),
-                ('conversation', models.ForeignKey(db_constraint=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='interactions', to='chat.conversation')),
-                ('organization', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='interactions', to='accounts.organization')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "user_id",
+                    models.CharField(
+                        help_text="The caller's own name for its user.", max_length=128, verbose_name="user"
+                    ),
+                ),
+                ("plan", models.CharField(help_text="The organization's plan at that moment.", max_length=32)),
+                (
+                    "endpoint",
+                    models.CharField(
+                        choices=[("chat", "/v1/chat"), ("completions", "/v1/chat/completions")], max_length=16
+                    ),
+                ),
+                ("streamed", models.BooleanField()),
+                (
+                    "trace_id",
+                    models.CharField(
+                        help_text="The X-Request-Id of the response.", max_length=128, verbose_name="request id"
+                    ),
+                ),
+                (
+                    "request_id",
+                    models.CharField(
+                        help_text="The caller's requestId or Idempotency-Key.",
+                        max_length=128,
+                        null=True,
+                        verbose_name="caller's request id",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(help_text="When the request was accepted.")),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "erased_at",
+                    models.DateTimeField(help_text="When its texts were erased at somebody's wish.", null=True),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("succeeded", "Succeeded"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                            ("interrupted", "Interrupted"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("error_type", models.CharField(blank=True, max_length=64)),
+                ("error_code", models.CharField(blank=True, max_length=64)),
+                ("error_message", models.TextField(blank=True)),
+                ("model_requested", models.CharField(max_length=256, verbose_name="model asked")),
+                ("model", models.CharField(blank=True, max_length=256, verbose_name="model answered")),
+                ("provider", models.CharField(blank=True, max_length=64)),
+                ("route_reason", models.CharField(blank=True, max_length=128)),
+                ("prompt", models.TextField(blank=True, help_text="The last message of the user.")),
+                ("system_prompt", models.TextField(blank=True)),
+                (
+                    "messages",
+                    models.JSONField(
+                        default=list,
+                        help_text="The caller's own messages; empty when prompt and system prompt say it all.",
+                    ),
+                ),
+                (
+                    "history_messages",
+                    models.PositiveIntegerField(
+                        default=0, help_text="How many messages of the conversation's history went along."
+                    ),
+                ),
+                ("parameters", models.JSONField(default=dict, help_text="Temperature and so on, as asked.")),
+                ("response", models.TextField(blank=True)),
+                ("reasoning", models.TextField(blank=True)),
+                ("tool_calls", models.JSONField(default=list)),
+                ("finish_reason", models.CharField(blank=True, max_length=32)),
+                ("metadata", models.JSONField(default=dict)),
+                ("input_tokens", models.PositiveIntegerField(null=True)),
+                ("output_tokens", models.PositiveIntegerField(null=True)),
+                ("cached_input_tokens", models.PositiveIntegerField(null=True)),
+                ("reasoning_tokens", models.PositiveIntegerField(null=True)),
+                ("usage_estimated", models.BooleanField(default=False)),
+                ("cost", models.DecimalField(decimal_places=12, max_digits=20, null=True, verbose_name="cost (USD)")),
+                ("latency_ms", models.FloatField(null=True)),
+                ("provider_latency_ms", models.FloatField(null=True)),
+                ("time_to_first_token_ms", models.FloatField(null=True)),
+                ("retries", models.PositiveSmallIntegerField(default=0)),
+                ("fallback", models.BooleanField(default=False)),
+                ("cached", models.BooleanField(default=False)),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="interactions",
+                        to="accounts.apikey",
+                        verbose_name="API key",
+                    ),
+                ),
+                (
+                    "conversation",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="interactions",
+                        to="chat.conversation",
+                    ),
+                ),
+                (
+                    "organization",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="interactions",
+                        to="accounts.organization",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.UUIDField(default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('number', models.PositiveSmallIntegerField(help_text='1 for the first call.')),
-                ('provider', models.CharField(max_length=64)),
-                ('model', models.CharField(help_text="The provider's own name for the model.", max_length=256)),
-                ('started_at', models.DateTimeField()),
-                ('status', models.CharField(choices=[('succeeded', 'Succeeded'), ('failed', 'Failed'), ('cancelled', 'Cancelled'), ('interrupted', 'Interrupted')], max_length=16)),
-                ('error_code', models.CharField(blank=True, max_length=64)),
-                ('error_message', models.TextField(blank=True)),
-                ('upstream_status', models.PositiveSmallIntegerField(null=True)),
-                ('upstream_request_id', models.CharField(blank=True, max_length=200)),
-                ('finish_reason', models.CharField(blank=True, max_length=32)),
-                ('raw_finish_reason', models.CharField(blank=True, max_length=64)),
-                ('malformed_chunks', models.PositiveIntegerField(default=0)),
-                ('input_tokens', models.PositiveIntegerField(null=True)),
-                ('output_tokens', models.PositiveIntegerField(null=True)),
-                ('cached_input_tokens', models.PositiveIntegerField(null=True)),
-                ('cache_write_tokens', models.PositiveIntegerField(null=True)),
-                ('reasoning_tokens', models.PositiveIntegerField(null=True)),
-                ('usage_estimated', models.BooleanField(default=False)),
-                ('cost', models.DecimalField(decimal_places=12, max_digits=20, null=True, verbose_name='cost (USD)')),
-                ('cost_reported', models.BooleanField(default=False, help_text='The provider itself named the cost.')),
-                ('latency_ms', models.FloatField(null=True)),
-                ('time_to_first_token_ms', models.FloatField(null=True)),
-                ('price', models.ForeignKey(db_constraint=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='providers.price')),
-                ('interaction', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='chat.interaction')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("number", models.PositiveSmallIntegerField(help_text="1 for the first call.")),
+                ("provider", models.CharField(max_length=64)),
+                ("model", models.CharField(help_text="The provider's own name for the model.", max_length=256)),
+                ("started_at", models.DateTimeField()),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("succeeded", "Succeeded"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                            ("interrupted", "Interrupted"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("error_code", models.CharField(blank=True, max_length=64)),
+                ("error_message", models.TextField(blank=True)),
+                ("upstream_status", models.PositiveSmallIntegerField(null=True)),
+                ("upstream_request_id", models.CharField(blank=True, max_length=200)),
+                ("finish_reason", models.CharField(blank=True, max_length=32)),
+                ("raw_finish_reason", models.CharField(blank=True, max_length=64)),
+                ("malformed_chunks", models.PositiveIntegerField(default=0)),
+                ("input_tokens", models.PositiveIntegerField(null=True)),
+                ("output_tokens", models.PositiveIntegerField(null=True)),
+                ("cached_input_tokens", models.PositiveIntegerField(null=True)),
+                ("cache_write_tokens", models.PositiveIntegerField(null=True)),
+                ("reasoning_tokens", models.PositiveIntegerField(null=True)),
+                ("usage_estimated", models.BooleanField(default=False)),
+                ("cost", models.DecimalField(decimal_places=12, max_digits=20, null=True, verbose_name="cost (USD)")),
+                ("cost_reported", models.BooleanField(default=False, help_text="The provider itself named the cost.")),
+                ("latency_ms", models.FloatField(null=True)),
+                ("time_to_first_token_ms", models.FloatField(null=True)),
+                (
+                    "price",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="providers.price",
+                    ),
+                ),
+                (
+                    "interaction",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="attempts", to="chat.interaction"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['interaction', 'number'],
+                "ordering": ["interaction", "number"],
             },
         ),
         migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(fields=['organization', '-id'], name='conversation_by_org'),
+            model_name="conversation",
+            index=models.Index(fields=["organization", "-id"], name="conversation_by_org"),
         ),
         migrations.AddIndex(
-            model_name='interaction',
-            index=models.Index(fields=['organization', '-id'], name='interaction_by_org'),
+            model_name="interaction",
+            index=models.Index(fields=["organization", "-id"], name="interaction_by_org"),
         ),
         migrations.AddIndex(
-            model_name='interaction',
-            index=models.Index(fields=['conversation', 'id'], name='interaction_by_conv'),
+            model_name="interaction",
+            index=models.Index(fields=["conversation", "id"], name="interaction_by_conv"),
         ),
         migrations.AddIndex(
-            model_name='interaction',
-            index=models.Index(fields=['organization', 'user_id', '-id'], name='interaction_by_user'),
+            model_name="interaction",
+            index=models.Index(fields=["organization", "user_id", "-id"], name="interaction_by_user"),
         ),
         migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(fields=('interaction', 'number'), name='attempt_once'),
+            model_name="attempt",
+            constraint=models.UniqueConstraint(fields=("interaction", "number"), name="attempt_once"),
         ),
     ]

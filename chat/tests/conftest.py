@@ -1,0 +1,53 @@
+"""A caller for the chat endpoints: the real URLs, views, engine and rows, in this process, against the simulated
+provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+from django.test import AsyncClient
+
+
+class Caller:
+    """Sends JSON with one person's key."""
+
+    def __init__(self, raw_key: str | None) -> None:
+        self.client = AsyncClient(raise_request_exception=False)
+        self.headers = {"Authorization": f"Bearer {raw_key}"} if raw_key else {}
+
+    async def post(self, path: str, body: Any, **headers: str) -> Any:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.post(path, raw, content_type="application/json", headers={**self.headers, **named})
+
+    async def get(self, path: str, query: dict[str, Any] | None = None) -> Any:
+        return await self.client.get(path, query or {}, headers=self.headers)
+
+    async def delete(self, path: str) -> Any:
+        return await self.client.delete(path, headers=self.headers)
+
+    async def chat(self, prompt: str = "Hello.", **fields: Any) -> Any:
+        return await self.post("/v1/chat", {"userId": "u1", "prompt": prompt, "model": "simulated/ok", **fields})
+
+
+async def frames(response: Any) -> list[tuple[str, Any]]:
+    """The server-sent events of a streamed response as (event, data); `[DONE]` stays a string."""
+    assert response["Content-Type"] == "text/event-stream"
+    raw = b"".join([part async for part in response.streaming_content]).decode()
+    found = []
+    for block in filter(None, raw.split("\n\n")):
+        if block.startswith(":"):
+            continue
+        lines = dict(line.split(": ", 1) for line in block.split("\n"))
+        data = lines["data"]
+        found.append((lines.get("event", ""), data if data == "[DONE]" else orjson.loads(data)))
+    return found
+
+
+@pytest.fixture
+def caller() -> Callable[[str | None], Caller]:
+    return Caller
