@@ -39,6 +39,7 @@ _REASONS: Final = {
     "STOP": FinishReason.STOP,
     "MAX_TOKENS": FinishReason.LENGTH,
     "CONTINUATION": FinishReason.LENGTH,
+    "FUNCTION_CALL": FinishReason.TOOL_CALLS,  # of emulators; Google says STOP
     **dict.fromkeys(
         (
             "SAFETY",

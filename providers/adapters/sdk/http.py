@@ -91,7 +91,9 @@ class GuardedClient(httpx2.AsyncClient):
             name = self._config.setting or self._config.slug.upper()
             raise NotConfigured(f"{name}_BASE_URL, {name}_API_KEY or its headers cannot be sent over HTTP.") from None
         except httpx2.TransportError as error:
-            raise ConnectionFailed(f"the connection failed: {error or type(error).__name__}.") from error
+            raise ConnectionFailed(
+                f"the connection failed: {str(error).rstrip('.') or type(error).__name__}."
+            ) from error
 
     def _guard(self, response: httpx2.Response, *, max_bytes: int | None) -> httpx2.Response:
         decoded = {"content-encoding", "content-length", "transfer-encoding"}
