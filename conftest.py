@@ -27,6 +27,8 @@ from llmchat.tests.servers import LiveServer
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
+pytest_plugins = ["accounts.tests.fixtures"]
+
 _LIVE_SERVERS = pytest.StashKey[list[LiveServer]]()
 _OURS = ["llmchat", "accounts", "providers", "chat", "analytics"]
 

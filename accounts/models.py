@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
 from llmchat.lib.uuid7 import uuid7
+
+
+def validate_patterns(value: Any) -> None:
+    """A list of names, each a non-empty string."""
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        raise ValidationError('This must be a list of names or patterns, such as ["gemini-*", "local/*"].')
+
+
+def validate_scopes(value: Any) -> None:
+    """A list of scopes that exist."""
+    known = APIKey.Scope.values
+    if not isinstance(value, list) or not value or any(item not in known for item in value):
+        raise ValidationError(f"This must be a list with at least one of: {', '.join(known)}.")
 
 
 class Plan(models.Model):
@@ -25,6 +40,7 @@ class Plan(models.Model):
     allowed_models = models.JSONField(
         default=list,
         blank=True,
+        validators=[validate_patterns],
         help_text='List of names or patterns, such as ["gemini-*", "local/*"]. Empty: every model.',
     )
     priority = models.PositiveSmallIntegerField(default=0, help_text="Higher goes first when requests queue up.")
@@ -104,7 +120,7 @@ class APIKey(models.Model):
     name = models.CharField(max_length=128, default="default")
     prefix = models.CharField(max_length=16, editable=False, db_index=True, help_text="The key's first characters.")
     digest = models.CharField(max_length=64, unique=True, editable=False)
-    scopes = models.JSONField(default=list, help_text='Such as ["chat", "read"].')
+    scopes = models.JSONField(default=list, validators=[validate_scopes], help_text='Such as ["chat", "read"].')
     budget_usd = models.DecimalField(
         max_digits=12,
         decimal_places=2,
@@ -130,7 +146,13 @@ class APIKey(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
 
+    def status(self) -> str:
+        """In one word, for people: active, expired or revoked."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= timezone.now() else "active"
 
-def model_is_allowed(patterns: list[str], *names: str) -> bool:
+
+def model_is_allowed(patterns: Sequence[str], *names: str) -> bool:
     """Whether a plan with these patterns admits a model that goes by any of `names`. No patterns admit all."""
     return not patterns or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns for name in names)
