@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-import factory
-from factory.django import DjangoModelFactory
+from factory.declarations import LazyAttribute, LazyFunction, Sequence, SubFactory
+from factory.django import DjangoModelFactory, Password
 
 from accounts.models import APIKey, Membership, Organization, Plan, User
 from accounts.services import PREFIX_LENGTH, digest_of
@@ -26,7 +26,7 @@ class PlanFactory(DjangoModelFactory[Plan]):
     """`PlanFactory(slug="premium")` gives the plan that exists; another slug makes a plan without limits."""
 
     slug = "unlimited"
-    name = factory.LazyAttribute(lambda plan: plan.slug.capitalize())
+    name = LazyAttribute(lambda plan: plan.slug.capitalize())
 
     class Meta:
         model = Plan
@@ -34,8 +34,8 @@ class PlanFactory(DjangoModelFactory[Plan]):
 
 
 class OrganizationFactory(DjangoModelFactory[Organization]):
-    name = factory.Sequence(lambda number: f"Organization {number}")
-    plan = factory.SubFactory(PlanFactory)
+    name = Sequence(lambda number: f"Organization {number}")
+    plan = SubFactory(PlanFactory)
 
     class Meta:
         model = Organization
@@ -44,18 +44,18 @@ class OrganizationFactory(DjangoModelFactory[Organization]):
 class UserFactory(DjangoModelFactory[User]):
     """A person of the staff, who may log in with `PASSWORD`."""
 
-    username = factory.Sequence(lambda number: f"person{number}")
-    email = factory.LazyAttribute(lambda user: f"{user.username}@example.com")
+    username = Sequence(lambda number: f"person{number}")
+    email = LazyAttribute(lambda user: f"{user.username}@example.com")
     is_staff = True
-    password = factory.django.Password(PASSWORD)
+    password = Password(PASSWORD)
 
     class Meta:
         model = User
 
 
 class MembershipFactory(DjangoModelFactory[Membership]):
-    user = factory.SubFactory(UserFactory)
-    organization = factory.SubFactory(OrganizationFactory)
+    user = SubFactory(UserFactory)
+    organization = SubFactory(OrganizationFactory)
     role = Membership.Role.MEMBER
 
     class Meta:
@@ -65,16 +65,17 @@ class MembershipFactory(DjangoModelFactory[Membership]):
 class APIKeyFactory(DjangoModelFactory[Any]):
     """A key whose raw form the test may know: `APIKeyFactory().raw`. Real rows never carry it."""
 
-    organization = factory.SubFactory(OrganizationFactory)
+    organization = SubFactory(OrganizationFactory)
     name = "test"
-    scopes = factory.LazyFunction(lambda: ["chat", "read"])
-    raw = factory.Sequence(lambda number: f"llmc_{number:043d}")
+    scopes = LazyFunction(lambda: ["chat", "read"])
+    raw = Sequence(lambda number: f"llmc_{number:043d}")
 
     class Meta:
         model = APIKey
 
     @classmethod
     def _create(cls, model_class: type[APIKey], *args: Any, raw: str, **kwargs: Any) -> Any:
-        key = super()._create(model_class, *args, prefix=raw[:PREFIX_LENGTH], digest=digest_of(raw), **kwargs)
+        kwargs |= {"prefix": raw[:PREFIX_LENGTH], "digest": digest_of(raw)}
+        key = super()._create(model_class, *args, **kwargs)  # type: ignore[no-untyped-call]
         key.raw = raw
         return key

@@ -31,8 +31,8 @@ class Person:
 
 def person(organization: Organization, role: str) -> Person:
     """A new person with that role and a key of that organization."""
-    membership = MembershipFactory(organization=organization, role=role)
-    key = APIKeyFactory(organization=organization, name=role, created_by=membership.user)
+    membership = MembershipFactory.create(organization=organization, role=role)
+    key = APIKeyFactory.create(organization=organization, name=role, created_by=membership.user)
     return Person(user=membership.user, organization=organization, key=key, raw=key.raw)
 
 
@@ -55,7 +55,7 @@ def plans(request: pytest.FixtureRequest, _django_db_marker: None) -> None:
 
 @pytest.fixture
 def owner(db: None) -> Person:
-    return person(OrganizationFactory(name="Acme"), Membership.Role.OWNER)
+    return person(OrganizationFactory.create(name="Acme"), Membership.Role.OWNER)
 
 
 @pytest.fixture
@@ -65,4 +65,4 @@ def member(owner: Person) -> Person:
 
 @pytest.fixture
 def stranger(db: None) -> Person:
-    return person(OrganizationFactory(name="Umbrella"), Membership.Role.OWNER)
+    return person(OrganizationFactory.create(name="Umbrella"), Membership.Role.OWNER)
