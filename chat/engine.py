@@ -1,7 +1,7 @@
 """The one pipeline from an accepted call to a recorded answer, read from top to bottom.
 
-The engine knows nothing of HTTP: views hand it a `Call` and take an `Exchange`. Each exchange runs in a task of its own, so
-that its end is recorded whoever is still listening.
+The engine knows nothing of HTTP: views hand it a `Call` and take an `Exchange`. Each exchange runs in a task of its
+own, so that its end is recorded whoever is still listening.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def _candidates(
     call: Call, snapshot: Snapshot, resolved: ResolvedModel, thread: Thread | None, own: Sequence[Message]
 ) -> tuple[list[Candidate], int]:
     """The model asked for and then the fallbacks, each with the request that fits its window; and how many messages of
-    history the first one gets. A fallback that is not configured is left out; a first choice that is not is an error."""
+    history the first one gets. A fallback that is not configured is left out; a first choice that is not, is an error.
+    """
     history = thread.history if thread else ()
     leading = [message for message in own if message.role in {"system", "developer"}]
     following = [message for message in own if message.role not in {"system", "developer"}]
@@ -166,10 +167,9 @@ class Exchange:
     async def next_event(self) -> Event:
         """The next event of a stream. `Finished` is the last one; a failure raises what the caller has to be told."""
         event = await self._channel.get()
-        if event is not None:
-            return event
-        assert self._problem is not None
-        raise self._problem
+        if event is None:
+            raise self._problem or _incomplete()
+        return event
 
     def abandon(self) -> None:
         """The caller is gone: stops the upstream and records what there is. Harmless after the end."""
@@ -205,16 +205,20 @@ class Exchange:
                 self.recorder.fold(step)
                 if self.call.stream and isinstance(step, TextDelta | ReasoningDelta | ToolCallDelta):
                     await self._channel.put(step)
-        finished = self.recorder.finished
-        assert finished is not None, "attempt_in_order ends with Finished or raises"
-        return finished
+        if self.recorder.finished is None:
+            raise _incomplete()
+        return self.recorder.finished
 
     async def _commit(self) -> None:
         try:
             await self.recorder.commit()
-        except DatabaseError as error:
-            logger.error("An interaction is not stored", extra={"interaction_id": self.interaction.id}, exc_info=error)
+        except DatabaseError:
+            logger.exception("An interaction is not stored", extra={"interaction_id": self.interaction.id})
             self._problem = DatabaseUnavailable()
+
+
+def _incomplete() -> RuntimeError:
+    return RuntimeError("An exchange came to its end with neither an answer nor an error.")
 
 
 async def drain() -> None:

@@ -50,8 +50,8 @@ def thread(conversation: Conversation) -> list[Interaction]:
 
 
 def page(rows: QuerySet[Row], *, cursor: UUID | None, limit: int) -> tuple[list[Row], UUID | None]:
-    """`limit` rows after `cursor` in falling order of id, and the cursor of the next page if there is one. The cost does
-    not grow with the page's depth: the id is the position."""
+    """`limit` rows after `cursor` in falling order of id, and the cursor of the next page if there is one. The cost
+    does not grow with the page's depth: the id is the position."""
     if cursor is not None:
         rows = rows.filter(id__lt=cursor)
     found = list(rows[: limit + 1])

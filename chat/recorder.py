@@ -234,7 +234,7 @@ class Recorder:
             row.cost = sum((attempt.cost for attempt in spent if attempt.cost is not None), Decimal(0))
 
     async def commit(self) -> None:
-        """Stores the interaction, its attempts and a new conversation in one transaction; returns when they are durable.
+        """Stores the interaction, its attempts and a new conversation in one transaction; returns once all is durable.
 
         Raises Django's DatabaseError when they are not. Committing again changes nothing: ids are made beforehand.
         """

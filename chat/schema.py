@@ -46,10 +46,10 @@ event: delta
 data: {"text": " is Paris."}
 
 event: done
-data: {"id": "01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b11", "userId": "12345", "response": "The capital of France is Paris.", ...}
+data: {"id": "01926f0e-...", "userId": "12345", "response": "The capital of France is Paris.", ...}
 """
 
-_CHUNKS = """data: {"id": "chatcmpl-...", "object": "chat.completion.chunk", "choices": [{"delta": {"content": "Paris"}, ...}]}
+_CHUNKS = """data: {"id": "chatcmpl-...", "choices": [{"delta": {"content": "Paris"}, ...}], ...}
 
 data: [DONE]
 """

@@ -31,17 +31,16 @@ class ContentField(serializers.Field):  # type: ignore[type-arg]
         super().__init__(allow_null=True, **kwargs)
 
     def to_internal_value(self, data: Any) -> str | list[dict[str, Any]]:
-        match data:
-            case str():
-                return data
-            case [_, *_]:
-                for part in data:
-                    if not isinstance(part, dict) or part.get("type") not in CONTENT_PARTS:
-                        self.fail("part", kinds=", ".join(CONTENT_PARTS))
-                    if part["type"] == "text" and not isinstance(part.get("text"), str):
-                        self.fail("text")
-                return data
-        self.fail("invalid")
+        if isinstance(data, str):
+            return data
+        if not isinstance(data, list) or not data:
+            self.fail("invalid")
+        for part in data:
+            if not isinstance(part, dict) or part.get("type") not in CONTENT_PARTS:
+                self.fail("part", kinds=", ".join(CONTENT_PARTS))
+            if part["type"] == "text" and not isinstance(part.get("text"), str):
+                self.fail("text")
+        return data
 
     def to_representation(self, value: Any) -> Any:
         return value

@@ -1,8 +1,8 @@
 """Streams to callers: server-sent events (WHATWG HTML, section 9.2) in the native and in OpenAI's dialect.
 
 The response begins with the first event, so that a failure before it has its proper status; only when the first event
-takes longer than the keep-alive time does the response begin with a comment. A stream that ends without `done`, `[DONE]` or
-an error was cut.
+takes longer than the keep-alive time does the response begin with a comment. A stream that ends without `done`,
+`[DONE]` or an error was cut.
 """
 
 from __future__ import annotations

@@ -100,8 +100,7 @@ def _validated(serializer_class: Any, request: Request) -> dict[str, Any]:
 
 
 def _principal(request: Request) -> Principal:
-    principal = request.auth
-    assert isinstance(principal, Principal), "HasScope lets nobody else in"
+    principal: Principal = request.auth  # HasScope lets nobody else in
     return principal
 
 
