@@ -32,7 +32,7 @@ from providers.errors import (
     TruncatedAnswer,
 )
 from providers.tests.subjects import CONVERSATION, KEY, SUBJECTS, WEATHER, Subject, sse
-from providers.tests.upstream import Ending, Reply, Upstream, recorded, running
+from providers.tests.upstream import Ending, Reply, Upstream, recorded
 from providers.values import ChatRequest, Event, Finished, FinishReason, TextDelta, Usage
 
 
@@ -41,12 +41,6 @@ def imported() -> None:
     """As in production, where the registry imports in a thread: an import blocks the event loop for a second."""
     for subject in SUBJECTS:
         import_string(subject.adapter)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with running() as vendor:
-        yield vendor
 
 
 @pytest.fixture(params=SUBJECTS, ids=lambda subject: subject.name)

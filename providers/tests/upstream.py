@@ -70,13 +70,13 @@ class Upstream:
         self.requests: list[Received] = []
         self.connections = 0
         self.left = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._open[task] = writer
         try:
             while request := await _receive(reader):
                 self.requests.append(request)
@@ -86,16 +86,17 @@ class Upstream:
         except _Over:
             pass
         finally:
-            self._tasks.discard(task)
+            del self._open[task]
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
 
     async def stop(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Break off what is still open, and wait until it is."""
+        tasks = list(self._open)
+        for writer in self._open.values():
+            writer.transport.abort()
+        await asyncio.gather(*tasks)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reply = self.reply

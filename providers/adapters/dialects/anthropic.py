@@ -2,7 +2,11 @@
 
 Tuning that Anthropic does not know (seed, penalties, `extra`) is left out; content that it does not know is refused.
 
-Protocol: https://platform.claude.com/docs/en/build-with-claude/streaming
+Sampling (temperature, top_p) is known only to models up to 4.6, and only under API version 2023-06-01: the version of
+2026-10-21 and every later model answer 400 to a request that so much as names it. `headers` says what a body needs.
+
+Protocol: https://platform.claude.com/docs/en/build-with-claude/streaming,
+https://platform.claude.com/docs/en/api/migration-2026-10-21
 """
 
 from __future__ import annotations
@@ -27,8 +31,13 @@ from providers.values import (
     Usage,
 )
 
-#: Anthropic demands a limit; this is the one for callers who set none (option `max_tokens`).
-DEFAULT_MAX_TOKENS: Final = 8192
+#: Anthropic demands a limit, reasoning included; this is the one for callers who set none (option `max_tokens`).
+DEFAULT_MAX_TOKENS: Final = 16_384
+#: The API version that still takes sampling parameters, and the last model that does.
+SAMPLING_VERSION: Final = "2023-06-01"
+_LAST_WITH_SAMPLING: Final = (4, 6)
+#: `claude-sonnet-4-5-20250929`, `claude-3-5-haiku-latest`: the version stands before or after the family's name.
+_VERSION = re.compile(r"claude-(?:[a-z]+-)?(?P<major>\d+)(?:-(?P<minor>\d{1,2}))?(?=-|$)")
 _REASONS: Final = {
     "end_turn": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
@@ -46,8 +55,7 @@ def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]
     choice = _tool_choice(request)
     known = {
         "system": "\n\n".join(system) or None,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
+        **_sampling(request),
         "stop_sequences": list(request.stop) or None,
         "tools": [_tool(tool) for tool in request.tools] or None,
         "tool_choice": choice if request.tools else None,
@@ -62,6 +70,21 @@ def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]
         "stream": True,
         **{name: value for name, value in known.items() if value is not None},
     }
+
+
+def headers(body: Mapping[str, Json]) -> dict[str, str]:
+    """Headers that `body` needs beyond the usual ones."""
+    return {"anthropic-version": SAMPLING_VERSION} if body.keys() & {"temperature", "top_p"} else {}
+
+
+def _sampling(request: ChatRequest) -> dict[str, float | None]:
+    """At most one of the two, because models refuse both together; OpenAI's scale goes to 2, Anthropic's to 1."""
+    version = _VERSION.search(request.model)
+    if version is None or (int(version["major"]), int(version["minor"] or 0)) > _LAST_WITH_SAMPLING:
+        return {}
+    if request.temperature is not None:
+        return {"temperature": min(request.temperature, 1.0)}
+    return {"top_p": request.top_p}
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Json]]:
@@ -250,8 +273,7 @@ class EventReader:
     def _end(self, event: Mapping[str, Json]) -> None:
         self._take_usage(event.get("usage"))
         delta = _mapping(event.get("delta"))
-        if delta.get("stop_sequence") is not None:
-            self._extra["stop_sequence"] = delta["stop_sequence"]
+        self._extra |= {name: delta[name] for name in ("stop_sequence", "stop_details") if delta.get(name) is not None}
         if reason := delta.get("stop_reason"):
             self._reason = str(reason)
             self.ending = self.complete = True  # reason and usage come together; only `message_stop` follows

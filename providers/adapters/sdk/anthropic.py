@@ -30,6 +30,7 @@ class AnthropicAdapter:
             api_key=config.api_key or "none",  # without any, the library would look for one in the environment
             base_url=config.base_url or "https://api.anthropic.com",
             max_retries=0,
+            timeout=config.timeouts.total,  # told to the vendor; what holds are the client's own limits
             default_headers=config.headers,
             http_client=GuardedClient(config),
         )
@@ -39,8 +40,12 @@ class AnthropicAdapter:
         create = cast("Any", self._client.messages.with_streaming_response.create)
         with only_our_errors(self.config):
             body = dialect.body(request, options=options)
+            headers: dict[str, str | anthropic.Omit] = {**dialect.headers(body)}
+            if headers:
+                # The library signs in as the newest API version does; the older one is documented with this header
+                headers |= {"x-api-key": self._client.api_key or "", "Authorization": anthropic.Omit()}
             known = {name: body.pop(name) for name in ("model", "max_tokens", "messages", "stream")}
-            async with create(**known, extra_body=body) as response:
+            async with create(**known, extra_body=body, extra_headers=headers) as response:
                 answer = reading.events(
                     JsonEvents(response.iter_bytes()),
                     dialect.EventReader(),

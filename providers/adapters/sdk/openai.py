@@ -33,6 +33,7 @@ class OpenAIAdapter:
             api_key=config.api_key or _NO_KEY,
             base_url=config.base_url or "https://api.openai.com/v1",
             max_retries=0,
+            timeout=config.timeouts.total,  # told to the vendor; what holds are the client's own limits
             default_headers=config.headers,
             http_client=GuardedClient(config),
         )
