@@ -1,0 +1,203 @@
+"""What only Gemini's adapter has: messages translated into its contents, and its answers' corners.
+
+The library sends a few names in snake case where Google's documentation has camel case; Google's servers take both.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from django.utils.module_loading import import_string
+
+from providers.adapters.base import Adapter
+from providers.errors import ContentRefused, InvalidRequest, MalformedAnswer
+from providers.tests.subjects import GEMINI, KEY, WEATHER, sse
+from providers.tests.upstream import Reply, Upstream, recorded
+from providers.values import Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta, Usage
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    import_string(GEMINI.adapter)
+
+
+@pytest.fixture
+async def adapter(upstream: Upstream) -> AsyncIterator[Adapter]:
+    made = GEMINI.make(upstream)
+    yield made
+    await made.aclose()
+
+
+async def drained(adapter: Adapter, **settings: Any) -> list[Event]:
+    return [event async for event in adapter.stream(GEMINI.request(**settings))]
+
+
+async def sent(adapter: Adapter, upstream: Upstream, **settings: Any) -> Any:
+    """What Gemini receives for a request."""
+    upstream.reply = Reply(body=recorded("gemini_plain"))
+    await drained(adapter, **settings)
+    return upstream.requests[-1].json
+
+
+async def test_call_goes_to_the_model_with_the_key_in_a_header(adapter: Adapter, upstream: Upstream) -> None:
+    await sent(adapter, upstream)
+    received = upstream.requests[0]
+    assert (received.method, received.path, received.headers["x-goog-api-key"]) == (
+        "POST",
+        "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse",
+        KEY,
+    )
+
+
+async def test_every_known_parameter_is_sent_and_the_rest_is_left_out(adapter: Adapter, upstream: Upstream) -> None:
+    assert await sent(
+        adapter,
+        upstream,
+        messages=[Message(role="developer", content="Be kind."), Message(role="user", content="Hello")],
+        temperature=0.0,
+        top_p=0.0,
+        max_tokens=7,
+        stop=["a"],
+        seed=0,
+        presence_penalty=0.0,
+        frequency_penalty=-1.0,
+        tools=[WEATHER],
+        tool_choice={"type": "function", "function": {"name": "get_weather"}},
+        extra={"logit_bias": {}},
+    ) == {
+        "systemInstruction": {"parts": [{"text": "Be kind."}], "role": "user"},
+        "contents": [{"role": "user", "parts": [{"text": "Hello"}]}],
+        "generationConfig": {
+            "temperature": 0.0,
+            "topP": 0.0,
+            "maxOutputTokens": 7,
+            "stopSequences": ["a"],
+            "seed": 0,
+            "presencePenalty": 0.0,
+            "frequencyPenalty": -1.0,
+        },
+        "tools": [
+            {
+                "functionDeclarations": [
+                    {
+                        "name": "get_weather",
+                        "parameters_json_schema": WEATHER["function"]["parameters"],  # type: ignore[index]
+                    }
+                ]
+            }
+        ],
+        "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["get_weather"]}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("response_format", "expected"),
+    [
+        ({"type": "text"}, {}),
+        ({"type": "json_object"}, {"responseMimeType": "application/json"}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}},
+            {"responseMimeType": "application/json", "responseJsonSchema": {"type": "object"}},
+        ),
+    ],
+)
+async def test_response_format_in_geminis_words(
+    adapter: Adapter, upstream: Upstream, response_format: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    body = await sent(adapter, upstream, response_format=response_format)
+    assert body.get("generationConfig", {}) == expected
+
+
+async def test_images_are_sent_inside_the_request(adapter: Adapter, upstream: Upstream) -> None:
+    parts: list[dict[str, Any]] = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}},
+    ]
+    body = await sent(adapter, upstream, messages=[Message(role="user", content=parts)])
+    assert body["contents"] == [
+        {
+            "role": "user",
+            "parts": [{"text": "What is this?"}, {"inlineData": {"mime_type": "image/png", "data": "iVBORw0K"}}],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"messages": [Message(role="user", content=[{"type": "input_audio", "input_audio": {}}])]},
+        {"messages": [Message(role="user", content=[{"type": "image_url", "image_url": {"url": "https://x/y"}}])]},
+        {
+            "messages": [
+                Message(role="user", content=[{"type": "image_url", "image_url": {"url": "data:a/b;base64,="}}])
+            ]
+        },
+        {"messages": [Message(role="assistant", tool_calls=[{"id": "c", "function": {"arguments": "{"}}])]},
+        {"messages": [Message(role="tool", tool_call_id="nobody", content="x")]},
+        {"messages": [Message(role="user", content="")]},
+        {"tools": [{"type": "web_search"}]},
+        {"tools": [{"type": "function", "function": {"name": ["no", "name"]}}]},
+        {"tools": [WEATHER], "tool_choice": "whatever"},
+        {"response_format": {"type": "grammar"}},
+    ],
+)
+async def test_content_that_cannot_be_said_is_refused_before_anything_is_sent(
+    adapter: Adapter, upstream: Upstream, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        await drained(adapter, **settings)
+    assert upstream.requests == []
+
+
+async def test_blocked_prompt_is_refused_content(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("gemini_blocked"))
+    with pytest.raises(ContentRefused) as caught:
+        await drained(adapter)
+    assert (caught.value.message, caught.value.upstream_code) == (
+        "gemini: the prompt was blocked (PROHIBITED_CONTENT).",
+        "PROHIBITED_CONTENT",
+    )
+
+
+async def test_answer_stopped_for_safety_says_so(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("gemini_unsafe"))
+    assert await drained(adapter) == [
+        TextDelta("Grüße"),
+        Finished(
+            reason=FinishReason.CONTENT_FILTER,
+            raw_reason="SAFETY",
+            usage=Usage(input_tokens=25, output_tokens=2),
+            model="gemini-2.5-flash",
+            response_id="wKofabCDOp2Xz7IP0-m4sAg",
+        ),
+    ]
+
+
+async def test_tool_call_without_an_id_gets_one(adapter: Adapter, upstream: Upstream) -> None:
+    call = {"functionCall": {"name": "f", "args": {"a": 1}}}
+    chunk = {"candidates": [{"content": {"parts": [call, call], "role": "model"}, "finishReason": "STOP"}]}
+    upstream.reply = Reply(body=sse({**chunk, "usageMetadata": {"promptTokenCount": 1}}))
+    first, second, _ = await drained(adapter)
+    assert isinstance(first, ToolCallDelta)
+    assert isinstance(second, ToolCallDelta)
+    assert first.id != second.id
+    assert [re.sub("[0-9a-f]{32}", "...", str(event.id)) for event in (first, second)] == ["call_...", "call_..."]
+
+
+async def test_chunk_of_another_shape_is_malformed(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=sse({"candidates": [{"content": {"parts": "no list"}}]}))
+    with pytest.raises(MalformedAnswer):
+        await drained(adapter)
+
+
+async def test_failed_connection_is_not_tried_again_by_the_library(upstream: Upstream) -> None:
+    adapter = GEMINI.make(upstream)
+    upstream.reply = Reply(status=503, body=json.dumps({}).encode(), content_type="application/json")
+    with pytest.raises(Exception, match="gemini: HTTP 503"):
+        await drained(adapter)
+    await adapter.aclose()
+    assert len(upstream.requests) == 1
