@@ -31,7 +31,7 @@ from providers.errors import (
     Stalled,
     TruncatedAnswer,
 )
-from providers.tests.subjects import CONVERSATION, KEY, SUBJECTS, WEATHER, Subject, sse
+from providers.tests.subjects import CONVERSATION, IMPATIENT, KEY, SUBJECTS, WEATHER, Subject, sse
 from providers.tests.upstream import Ending, Reply, Upstream, recorded
 from providers.values import ChatRequest, Event, Finished, FinishReason, TextDelta, Usage
 
@@ -51,6 +51,13 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 @pytest.fixture
 async def adapter(subject: Subject, upstream: Upstream) -> AsyncIterator[Adapter]:
     made = subject.make(upstream)
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture
+async def impatient(subject: Subject, upstream: Upstream) -> AsyncIterator[Adapter]:
+    made = subject.make(upstream, timeouts=IMPATIENT)
     yield made
     await made.aclose()
 
@@ -279,20 +286,20 @@ async def test_connection_that_breaks_before_any_byte(
     assert len(upstream.requests) == 1
 
 
-async def test_silence_before_headers(subject: Subject, adapter: Adapter, upstream: Upstream) -> None:
+async def test_silence_before_headers(subject: Subject, impatient: Adapter, upstream: Upstream) -> None:
     upstream.reply = Reply(mute=True, ending=Ending.HELD)
-    assert type(await failure(adapter, subject.request())) is FirstByteTimeout
+    assert type(await failure(impatient, subject.request())) is FirstByteTimeout
     assert len(upstream.requests) == 1
 
 
-async def test_silence_after_headers(subject: Subject, adapter: Adapter, upstream: Upstream) -> None:
+async def test_silence_after_headers(subject: Subject, impatient: Adapter, upstream: Upstream) -> None:
     upstream.reply = Reply(ending=Ending.HELD)
-    assert type(await failure(adapter, subject.request())) is FirstTokenTimeout
+    assert type(await failure(impatient, subject.request())) is FirstTokenTimeout
 
 
-async def test_silence_in_mid_answer(subject: Subject, adapter: Adapter, upstream: Upstream) -> None:
+async def test_silence_in_mid_answer(subject: Subject, impatient: Adapter, upstream: Upstream) -> None:
     upstream.reply = Reply(body=subject.delta("Hi"), ending=Ending.HELD)
-    assert type(await failure(adapter, subject.request())) is Stalled
+    assert type(await failure(impatient, subject.request())) is Stalled
 
 
 async def test_closing_the_iterator_closes_the_connection(
@@ -301,7 +308,7 @@ async def test_closing_the_iterator_closes_the_connection(
     upstream.reply = Reply(body=subject.delta("Hi"), ending=Ending.HELD)
     async with aclosing(cast("Any", adapter.stream(subject.request()))) as answer:
         assert await anext(answer) == TextDelta("Hi")
-    await asyncio.wait_for(upstream.left.wait(), 0.3)  # before our own time limits would do it
+    await asyncio.wait_for(upstream.left.wait(), 5)  # our own time limits would take longer
 
 
 async def test_cancelling_the_reading_task_closes_the_connection(
@@ -319,7 +326,7 @@ async def test_cancelling_the_reading_task_closes_the_connection(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.wait_for(upstream.left.wait(), 0.3)
+    await asyncio.wait_for(upstream.left.wait(), 5)
 
 
 # Refusals
