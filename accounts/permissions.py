@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from accounts.errors import InsufficientScope, MissingAPIKey, ModelNotAllowed
 from accounts.models import model_is_allowed
 from accounts.principals import Principal
+
+if TYPE_CHECKING:
+    # DRF imports this module, named in its settings, while it makes its own views.
+    from rest_framework.views import APIView
 
 
 class HasScope(BasePermission):
@@ -29,6 +33,14 @@ class HasScope(BasePermission):
         if required is not None and required not in principal.scopes:
             raise InsufficientScope(required, has=sorted(principal.scopes))
         return True
+
+
+def principal_of(request: Request) -> Principal:
+    """Who asks, in a view that `HasScope` guards."""
+    principal: object = request.auth
+    if not isinstance(principal, Principal):
+        raise MissingAPIKey
+    return principal
 
 
 def is_model_allowed(principal: Principal, *names: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import logging
 import re
 import secrets
 from collections.abc import Collection
@@ -21,8 +20,6 @@ from django.views.decorators.debug import sensitive_variables
 
 from accounts.key_cache import KEYS
 from accounts.models import APIKey, Organization, Plan, User
-
-logger = logging.getLogger(__name__)
 
 #: 32 random bytes in URL-safe base64 after the mark by which leaked keys are found in code and logs.
 RAW_KEY = re.compile(r"llmc_[A-Za-z0-9_-]{43}")
@@ -45,7 +42,6 @@ def create_organization(name: str, *, plan: Plan) -> Organization:
     organization = Organization(name=name.strip(), plan=plan)
     organization.full_clean()
     organization.save()
-    logger.info("Organization created", extra={"organization": organization.name, "plan": plan.slug})
     return organization
 
 
@@ -83,7 +79,6 @@ def create_api_key(
     )
     key.full_clean()
     key.save()
-    _log("API key created", key)
     return key, raw
 
 
@@ -99,8 +94,7 @@ def update_api_key(
 
 def revoke_api_key(key: APIKey) -> None:
     """From now on the key is refused. Revoking again changes nothing."""
-    if APIKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=timezone.now()):
-        _log("API key revoked", key)
+    APIKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=timezone.now())
     key.refresh_from_db(fields=["revoked_at"])
     _forget(key)
 
@@ -138,7 +132,3 @@ def forget_cached_keys() -> None:
 def _forget(key: APIKey) -> None:
     # Not before the change can be read: a request in between would cache the old state for its whole life.
     transaction.on_commit(lambda: KEYS.forget(key.digest))
-
-
-def _log(event: str, key: APIKey) -> None:
-    logger.info(event, extra={"organization": key.organization.name, "key": key.prefix, "key_name": key.name})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
+from django.contrib.auth.hashers import make_password
 from factory.declarations import LazyAttribute, LazyFunction, Sequence, SubFactory
-from factory.django import DjangoModelFactory, Password
+from factory.django import DjangoModelFactory
 
 from accounts.models import APIKey, Membership, Organization, Plan, User
 from accounts.services import PREFIX_LENGTH, digest_of
@@ -41,13 +43,19 @@ class OrganizationFactory(DjangoModelFactory[Organization]):
         model = Organization
 
 
+@functools.cache
+def _password_hash() -> str:
+    # Slow on purpose: once is enough.
+    return make_password(PASSWORD)
+
+
 class UserFactory(DjangoModelFactory[User]):
     """A person of the staff, who may log in with `PASSWORD`."""
 
     username = Sequence(lambda number: f"person{number}")
     email = LazyAttribute(lambda user: f"{user.username}@example.com")
     is_staff = True
-    password = Password(PASSWORD)
+    password = LazyFunction(_password_hash)
 
     class Meta:
         model = User
@@ -76,6 +84,6 @@ class APIKeyFactory(DjangoModelFactory[Any]):
     @classmethod
     def _create(cls, model_class: type[APIKey], *args: Any, raw: str, **kwargs: Any) -> Any:
         kwargs |= {"prefix": raw[:PREFIX_LENGTH], "digest": digest_of(raw)}
-        key = super()._create(model_class, *args, **kwargs)  # type: ignore[no-untyped-call]
+        key = super()._create(model_class, *args, **kwargs)
         key.raw = raw
         return key

@@ -1,0 +1,203 @@
+"""Requests per hour, by plan and organization."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from django.core.cache import caches
+from pytest_django import Settings
+
+from accounts.counters import Usage, count
+from accounts.errors import LimitsUnavailable, RequestsPerHourExceeded
+from accounts.limits import RateState, check_rate, check_rate_async
+from accounts.tests.principals import principal
+from llmchat.tests.servers import Redis, free_port, missing_programs
+
+NOW = 1_750_000_000.0
+
+
+@pytest.fixture
+def time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_ratelimit.core.time.time", lambda: NOW)
+
+
+@contextmanager
+def redis_cache(settings: Settings, url: str) -> Iterator[None]:
+    settings.CACHES = {
+        "default": {
+            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "LOCATION": url,
+            "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
+        }
+    }
+    yield
+    caches.close_all()
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    if missing_programs():
+        pytest.skip("; ".join(missing_programs()))
+    with Redis() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "redis"])
+def counters(request: pytest.FixtureRequest, settings: Settings) -> Iterator[str]:
+    """Both places where counters may be."""
+    if request.param == "memory":
+        yield "memory"
+        return
+    with redis_cache(settings, request.getfixturevalue("redis").url):
+        yield "redis"
+
+
+def refused(asking: object) -> RequestsPerHourExceeded:
+    with pytest.raises(RequestsPerHourExceeded) as error:
+        check_rate(asking)  # type: ignore[arg-type]
+    return error.value
+
+
+@pytest.mark.usefixtures("time_stands_still")
+def test_each_request_takes_one_of_the_hour(counters: str) -> None:
+    asking = principal(requests_per_hour=3)
+    reset = count("requests_per_hour", value=str(asking.organization_id), rate="3/h", increment=False).reset_seconds
+
+    states = [check_rate(asking) for _ in range(3)]
+
+    assert states == [RateState(limit=3, remaining=left, reset_seconds=reset) for left in (2, 1, 0)]
+
+
+@pytest.mark.usefixtures("time_stands_still")
+def test_request_beyond_the_limit_is_told_plan_limit_and_when(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = principal(requests_per_hour=1, organization_id=uuid4())
+    state = check_rate(asking)
+    assert state is not None
+    # Ten minutes before the window's end.
+    monkeypatch.setattr("django_ratelimit.core.time.time", lambda: NOW + state.reset_seconds - 600)
+
+    error = refused(asking)
+
+    assert (error.status, error.type, error.code, error.message, error.headers) == (
+        429,
+        "rate_limit_error",
+        "requests_per_hour_exceeded",
+        (
+            "The plan Free allows 1 requests an hour, and your organization has made them. "
+            "Try again in 10 minutes, or ask for a larger plan."
+        ),
+        {"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "600", "Retry-After": "600"},
+    )
+
+
+def test_next_hour_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = principal(requests_per_hour=1)
+    monkeypatch.setattr("django_ratelimit.core.time.time", lambda: NOW)
+    assert check_rate(asking) is not None
+    wait = int(refused(asking).headers["Retry-After"])
+
+    monkeypatch.setattr("django_ratelimit.core.time.time", lambda: NOW + wait + 1)
+
+    state = check_rate(asking)
+    assert state is not None
+    assert state.remaining == 0
+
+
+def test_organizations_count_apart_and_their_keys_together() -> None:
+    ours, theirs = uuid4(), uuid4()
+    first_key = principal(organization_id=ours, requests_per_hour=1)
+    second_key = principal(organization_id=ours, requests_per_hour=1)
+    check_rate(first_key)
+
+    assert refused(second_key).code == "requests_per_hour_exceeded"
+    assert check_rate(principal(organization_id=theirs, requests_per_hour=1)) is not None
+
+
+def test_plan_without_limit_counts_nothing_and_needs_no_counter(settings: Settings) -> None:
+    with redis_cache(settings, f"redis://127.0.0.1:{free_port()}"):
+        assert check_rate(principal(requests_per_hour=None)) is None
+
+
+def test_plan_with_limit_zero_admits_nothing() -> None:
+    assert refused(principal(requests_per_hour=0)).status == 429
+
+
+def test_exactly_the_limit_passes_under_concurrency(counters: str) -> None:
+    asking = principal(requests_per_hour=100)
+
+    def one(_: int) -> str:
+        try:
+            check_rate(asking)
+        except RequestsPerHourExceeded:
+            return "refused"
+        return "passed"
+
+    with ThreadPoolExecutor(16) as threads:
+        outcomes = Counter(threads.map(one, range(300)))
+
+    assert outcomes == {"passed": 100, "refused": 200}
+
+
+async def test_exactly_the_limit_passes_on_the_event_loop(counters: str) -> None:
+    asking = principal(requests_per_hour=20)
+
+    outcomes = await asyncio.gather(*(check_rate_async(asking) for _ in range(50)), return_exceptions=True)
+
+    assert Counter(type(outcome) for outcome in outcomes) == {RateState: 20, RequestsPerHourExceeded: 30}
+
+
+async def test_plan_without_limit_on_the_event_loop() -> None:
+    assert await check_rate_async(principal(requests_per_hour=None)) is None
+
+
+async def test_counter_that_cannot_be_reached_is_503_and_never_500(settings: Settings) -> None:
+    with redis_cache(settings, f"redis://127.0.0.1:{free_port()}"), pytest.raises(LimitsUnavailable) as error:
+        await check_rate_async(principal(requests_per_hour=5))
+
+    assert (error.value.status, error.value.code, error.value.headers) == (
+        503,
+        "limits_unavailable",
+        {"Retry-After": "5"},
+    )
+
+
+def test_counting_goes_on_when_redis_is_back(settings: Settings) -> None:
+    if missing_programs():
+        pytest.skip("; ".join(missing_programs()))
+    asking = principal(requests_per_hour=5)
+    with Redis() as server, redis_cache(settings, server.url):
+        check_rate(asking)
+        server.stop()
+        with pytest.raises(LimitsUnavailable):
+            check_rate(asking)
+        server.start()
+
+        state = check_rate(asking)
+
+    assert state is not None
+    assert state.remaining == 4
+
+
+def test_looking_does_not_count(counters: str) -> None:
+    assert [
+        count("a", value="b", rate="9/h", increment=increment).count for increment in (False, True, False, True)
+    ] == [0, 1, 1, 2]
+
+
+def test_counter_that_vanishes_between_two_steps_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Redis does when a counter expires just after it was found."""
+    usages = iter(
+        [
+            {"count": 0, "limit": 0, "should_limit": True, "time_left": -1},
+            {"count": 1, "limit": 9, "should_limit": False, "time_left": 3600},
+        ]
+    )
+    monkeypatch.setattr("accounts.counters.get_usage", lambda *_, **__: next(usages))
+
+    assert count("a", value="b", rate="9/h") == Usage(count=1, limit=9, reset_seconds=3600)
