@@ -30,6 +30,7 @@ class AsyncViewSet(ViewSet):
         drf_request = self.initialize_request(request, *args, **kwargs)
         self.request = drf_request
         self.headers = self.default_response_headers
+        self.format_kwarg = self.get_format_suffix(**kwargs)
         try:
             drf_request.accepted_renderer, drf_request.accepted_media_type = self.perform_content_negotiation(
                 drf_request
