@@ -11,9 +11,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
+from django.conf import settings
 from django.db import DatabaseError
-from providers.catalogue import ResolvedModel, Snapshot
-from providers.failover import Candidate
 
 from accounts.limits import check_rate_async
 from accounts.permissions import check_model_allowed
@@ -26,7 +25,9 @@ from chat.recorder import Recorder
 from llmchat.lib import envelope
 from llmchat.lib.envelope import APIError, DatabaseUnavailable
 from providers import catalogue, failover, registry
+from providers.catalogue import ResolvedModel, Snapshot
 from providers.errors import NotConfigured, ProviderError
+from providers.failover import Candidate
 from providers.values import ChatRequest, Event, Finished, Message, ReasoningDelta, TextDelta, ToolCallDelta
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ async def accept(call: Call) -> Exchange:
         rate = await check_rate_async(call.principal)
         thread = await _thread(call)
         own = _own_messages(call, thread)
-        candidates, history_messages = _candidates(call, snapshot, resolved, thread, own)
+        candidates, history_messages = await _candidates(call, snapshot, resolved, thread, own)
     except ProviderError as error:
         raise as_api_error(error) from error
     recorder = Recorder(call, snapshot=snapshot, resolved=resolved, thread=thread, history_messages=history_messages)
@@ -75,7 +76,7 @@ def _own_messages(call: Call, thread: Thread | None) -> Sequence[Message]:
     return [Message(role="system", content=thread.system_prompt), *call.messages]
 
 
-def _candidates(
+async def _candidates(
     call: Call, snapshot: Snapshot, resolved: ResolvedModel, thread: Thread | None, own: Sequence[Message]
 ) -> tuple[list[Candidate], int]:
     """The model asked for and then the fallbacks, each with the request that fits its window; and how many messages of
@@ -91,7 +92,7 @@ def _candidates(
         if place and not _may_fall_back(call, model):
             continue
         try:
-            adapter = registry.adapter(model.provider)
+            adapter = await registry.aadapter(model.provider)
         except NotConfigured:
             if place:
                 continue
@@ -113,6 +114,7 @@ def _candidates(
                 adapter=adapter,
                 request=request,
                 timeouts=adapter.config.timeouts,
+                context_window=model.context_window,
             )
         )
     return candidates, carried
@@ -199,7 +201,9 @@ class Exchange:
 
     async def _answer(self) -> Finished:
         """Folds what happens and shows what may be shown; returns the event that may only be shown once recorded."""
-        steps = failover.attempt_in_order(self._candidates, restartable=not self.call.stream)
+        steps = failover.attempt_in_order(
+            self._candidates, restartable=not self.call.stream, deadline=settings.PROVIDER_TIMEOUTS["total"]
+        )
         async with aclosing(steps):
             async for step in steps:
                 self.recorder.fold(step)

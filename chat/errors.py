@@ -17,8 +17,8 @@ _RETRY_AFTER: tuple[tuple[type[ProviderError], float], ...] = ((RateLimited, 5.0
 
 #: Faults that the caller cannot mend, told without the provider's own words about our account.
 _OURS: dict[type[ProviderError], str] = {
-    CredentialsRejected: "refuses our credentials; your key is fine. The operator has to mend it, or name another model.",
-    QuotaExhausted: "says that our account is used up. The operator has to mend it; name another model meanwhile.",
+    CredentialsRejected: "refuses our credentials; your key is fine. Name another model until the operator mends it.",
+    QuotaExhausted: "says that our account is used up. Name another model until the operator mends it.",
 }
 
 

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
+from accounts.permissions import principal_of
 from chat import payloads, queries, schema, services
 from chat.models import Conversation, Interaction, Status
 from chat.queries import Row
@@ -42,12 +43,12 @@ class InteractionViewSet(ViewSet):
     @schema.LIST_INTERACTIONS
     def list(self, request: Request) -> Response:
         filters = _query(InteractionFilterSerializer, request)
-        rows = queries.interactions(request.auth.organization_id, filters=filters)
+        rows = queries.interactions(principal_of(request).organization_id, filters=filters)
         return _page(rows, filters, payloads.stored_interaction)
 
     @schema.RETRIEVE_INTERACTION
     def retrieve(self, request: Request, id: UUID) -> Response:
-        row = Interaction.objects.filter(organization_id=request.auth.organization_id, id=id).first()
+        row = Interaction.objects.filter(organization_id=principal_of(request).organization_id, id=id).first()
         if row is None:
             raise _not_found("interaction")
         attempts = [payloads.stored_attempt(attempt) for attempt in row.attempts.order_by("number")]
@@ -60,7 +61,7 @@ class ConversationViewSet(ViewSet):
     @schema.LIST_CONVERSATIONS
     def list(self, request: Request) -> Response:
         filters = _query(PageSerializer, request)
-        rows = queries.conversations(request.auth.organization_id, filters=filters)
+        rows = queries.conversations(principal_of(request).organization_id, filters=filters)
         return _page(rows, filters, payloads.stored_conversation)
 
     @schema.RETRIEVE_CONVERSATION
@@ -75,7 +76,7 @@ class ConversationViewSet(ViewSet):
         return Response(status=204)
 
     def _own(self, request: Request, id: UUID) -> Conversation:
-        conversation = Conversation.objects.filter(organization_id=request.auth.organization_id, id=id).first()
+        conversation = Conversation.objects.filter(organization_id=principal_of(request).organization_id, id=id).first()
         if conversation is None:
             raise _not_found("conversation")
         return conversation

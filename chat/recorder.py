@@ -15,9 +15,6 @@ from typing import Any, assert_never
 
 from django.conf import settings
 from django.db import transaction
-from providers.catalogue import ResolvedModel, Snapshot
-from providers.failover import AttemptEnded, AttemptStarted, Candidate, Restarted, Step
-from providers.pricing import cost_of
 
 from chat import metrics
 from chat.calls import Call
@@ -26,6 +23,9 @@ from chat.models import Attempt, Conversation, Interaction, Status
 from llmchat.lib.envelope import APIError
 from llmchat.lib.threads import in_thread
 from llmchat.lib.uuid7 import moment_of, uuid7
+from providers.catalogue import ResolvedModel, Snapshot
+from providers.failover import AttemptEnded, AttemptStarted, Candidate, Restarted, Step
+from providers.pricing import cost_of
 from providers.values import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 
 #: Bytes of text a token, for usage that no provider has told; such usage is marked as estimated.
@@ -185,6 +185,7 @@ class Recorder:
         call["id"] = piece.id or call["id"]
         call["function"]["name"] = piece.name or call["function"]["name"]
         call["function"]["arguments"] += piece.arguments
+        call.update(piece.extra)
 
     def _drop_answer(self) -> None:
         """The answer begins again on another attempt: what came so far was never shown."""
@@ -240,7 +241,7 @@ class Recorder:
         """
         attempts = [facts.row for facts in self.attempts]
         await in_thread(_store, _as_kept(self.interaction), attempts, self.thread)
-        metrics.observe(self.interaction, attempts)
+        metrics.observe(self.interaction, attempts, name_of=self.snapshot.name_of)
 
 
 def _store(interaction: Interaction, attempts: list[Attempt], thread: Thread | None) -> None:

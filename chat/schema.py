@@ -132,7 +132,7 @@ class InteractionDetailSerializer(InteractionSerializer):
 
 
 class InteractionPageSerializer(serializers.Serializer[Any]):
-    data = InteractionSerializer(many=True)
+    data = InteractionSerializer(many=True)  # type: ignore[assignment]
     nextCursor = serializers.CharField(
         allow_null=True, help_text="Give it as cursor for the next page; null at the end."
     )
@@ -151,7 +151,7 @@ class ConversationDetailSerializer(ConversationSerializer):
 
 
 class ConversationPageSerializer(serializers.Serializer[Any]):
-    data = ConversationSerializer(many=True)
+    data = ConversationSerializer(many=True)  # type: ignore[assignment]
     nextCursor = serializers.CharField(allow_null=True)
 
 
@@ -323,7 +323,7 @@ class ModelSerializer(serializers.Serializer[Any]):
 
 class ModelListSerializer(serializers.Serializer[Any]):
     object = serializers.ChoiceField(choices=["list"])
-    data = ModelSerializer(many=True)
+    data = ModelSerializer(many=True)  # type: ignore[assignment]
 
 
 class ModelStatusSerializer(serializers.Serializer[Any]):

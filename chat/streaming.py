@@ -29,7 +29,7 @@ _KEEP_ALIVE = b": keep-alive\n\n"
 Show = Callable[[Event], bytes]
 
 
-async def native(exchange: Exchange) -> StreamingHttpResponse:
+async def native(exchange: Exchange) -> EventStream:
     """`event: delta` for each piece of text, then `event: done` with the whole answer, or `event: error`."""
 
     def show(event: Event) -> bytes:
@@ -46,7 +46,7 @@ async def native(exchange: Exchange) -> StreamingHttpResponse:
     return await _respond(exchange, show, fail)
 
 
-async def completions(exchange: Exchange, *, include_usage: bool) -> StreamingHttpResponse:
+async def completions(exchange: Exchange, *, include_usage: bool) -> EventStream:
     """OpenAI's chunks, then `[DONE]`; a failure is an `error` object in their place."""
     row: Interaction = exchange.interaction
     begun = False
@@ -68,24 +68,25 @@ async def completions(exchange: Exchange, *, include_usage: bool) -> StreamingHt
     return await _respond(exchange, show, fail)
 
 
-async def _respond(exchange: Exchange, show: Show, fail: Callable[[APIError], bytes]) -> StreamingHttpResponse:
-    waiting = asyncio.ensure_future(exchange.next_event())
-    try:
-        await asyncio.wait({waiting}, timeout=settings.KEEP_ALIVE_SECONDS)
-        if waiting.done():
-            waiting.result()
-    except BaseException:
-        waiting.cancel()
-        exchange.abandon()
-        raise
-    response = StreamingHttpResponse(
-        _frames(exchange, waiting, show, fail),
-        content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **exchange.headers},
-    )
-    # A response that is dropped before its first frame never enters `_frames`, whose end would do this.
-    weakref.finalize(response, _abandon_from_anywhere, asyncio.get_running_loop(), exchange).atexit = False
-    return response
+class EventStream(StreamingHttpResponse):
+    """A stream of one exchange's events. However it ends, unread too, the exchange is left at once."""
+
+    def __init__(self, exchange: Exchange, frames: AsyncIterator[bytes]) -> None:
+        super().__init__(
+            frames,
+            content_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **exchange.headers},
+        )
+        self._exchange = exchange
+        # A response that is dropped before its first frame is never iterated.
+        weakref.finalize(self, _abandon_from_anywhere, asyncio.get_running_loop(), exchange)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for frame in super().__aiter__():
+                yield frame
+        finally:
+            self._exchange.abandon()
 
 
 def _abandon_from_anywhere(loop: asyncio.AbstractEventLoop, exchange: Exchange) -> None:
@@ -93,28 +94,39 @@ def _abandon_from_anywhere(loop: asyncio.AbstractEventLoop, exchange: Exchange) 
         loop.call_soon_threadsafe(exchange.abandon)
 
 
-async def _frames(
-    exchange: Exchange, waiting: asyncio.Future[Event], show: Show, fail: Callable[[APIError], bytes]
-) -> AsyncIterator[bytes]:
+async def _respond(exchange: Exchange, show: Show, fail: Callable[[APIError], bytes]) -> EventStream:
     try:
-        while True:
-            while not waiting.done():
-                await asyncio.wait({waiting}, timeout=settings.KEEP_ALIVE_SECONDS)
-                if not waiting.done():
-                    yield _KEEP_ALIVE
-            try:
-                event = waiting.result()
-            except APIError as problem:
-                yield fail(problem)
-                return
-            if frame := show(event):
-                yield frame
-            if isinstance(event, Finished):
-                return
-            waiting = asyncio.ensure_future(exchange.next_event())
-    finally:
-        waiting.cancel()
+        first = await _next(exchange)
+    except BaseException:
         exchange.abandon()
+        raise
+    return EventStream(exchange, _frames(exchange, first, show, fail))
+
+
+async def _frames(
+    exchange: Exchange, event: Event | None, show: Show, fail: Callable[[APIError], bytes]
+) -> AsyncIterator[bytes]:
+    while True:
+        if event is None:
+            yield _KEEP_ALIVE
+        elif frame := show(event):
+            yield frame
+        if isinstance(event, Finished):
+            return
+        try:
+            event = await _next(exchange)
+        except APIError as problem:
+            yield fail(problem)
+            return
+
+
+async def _next(exchange: Exchange) -> Event | None:
+    """The next event; None when it is time for a sign of life."""
+    try:
+        async with asyncio.timeout(settings.KEEP_ALIVE_SECONDS):
+            return await exchange.next_event()
+    except TimeoutError:
+        return None
 
 
 def _event(name: str, value: Any) -> bytes:

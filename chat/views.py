@@ -8,7 +8,7 @@ from django.http import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.principals import Principal
+from accounts.permissions import principal_of
 from chat import engine, payloads, streaming
 from chat.calls import Call
 from chat.models import Interaction
@@ -42,7 +42,7 @@ class ChatViewSet(AsyncViewSet):
     async def _answer(self, request: Request, *, stream: bool | None) -> HttpResponseBase:
         data = _validated(ChatRequestSerializer, request)
         call = Call(
-            principal=_principal(request),
+            principal=principal_of(request),
             endpoint=Interaction.Endpoint.CHAT,
             user_id=data["userId"],
             messages=data["messages"],
@@ -70,7 +70,7 @@ class CompletionsViewSet(AsyncViewSet):
     async def create(self, request: Request) -> HttpResponseBase:
         data = _validated(CompletionRequestSerializer, request)
         call = Call(
-            principal=_principal(request),
+            principal=principal_of(request),
             endpoint=Interaction.Endpoint.COMPLETIONS,
             user_id=data.get("user", ""),
             messages=data["messages"],
@@ -97,11 +97,6 @@ def _validated(serializer_class: Any, request: Request) -> dict[str, Any]:
     serializer.is_valid(raise_exception=True)
     validated: dict[str, Any] = serializer.validated_data
     return validated
-
-
-def _principal(request: Request) -> Principal:
-    principal: Principal = request.auth  # HasScope lets nobody else in
-    return principal
 
 
 def _caller_request_id(request: Request, in_body: str | None) -> str | None:

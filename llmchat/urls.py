@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
 
+from llmchat.health import HealthViewSet
 from llmchat.lib.envelope import ErrorPages
+from llmchat.metrics import MetricsViewSet
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
+    path("v1/", include("chat.urls")),
+    path("v1/health", HealthViewSet.as_view({"get": "list"}), name="health"),
+    path("v1/health/live", HealthViewSet.as_view({"get": "live"}), name="health-live"),
+    path("v1/health/ready", HealthViewSet.as_view({"get": "ready"}), name="health-ready"),
+    path("metrics", MetricsViewSet.as_view({"get": "list"}), name="metrics"),
+    path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
+    path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
+    path("redoc", SpectacularRedocView.as_view(url_name="openapi"), name="redoc"),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
 ]

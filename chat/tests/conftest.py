@@ -4,12 +4,17 @@ provider."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 
 import orjson
 import pytest
 from django.test import AsyncClient
+
+from providers import catalogue, failover
+from providers.adapters.simulated import SimulatedAdapter
+from providers.values import ChatRequest, Event
 
 
 class Caller:
@@ -51,3 +56,36 @@ async def frames(response: Any) -> list[tuple[str, Any]]:
 @pytest.fixture
 def caller() -> Callable[[str | None], Caller]:
     return Caller
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Pauses between attempts take no time; the list tells how long they would have been, in seconds."""
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(failover, "attempt_in_order", partial(failover.attempt_in_order, sleep=pause))
+    return pauses
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[ChatRequest]:
+    """The requests that reach the simulated provider, in order."""
+    requests: list[ChatRequest] = []
+    real = SimulatedAdapter.stream
+
+    def stream(self: SimulatedAdapter, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        requests.append(request)
+        return real(self, request)
+
+    monkeypatch.setattr(SimulatedAdapter, "stream", stream)
+    return requests
+
+
+@pytest.fixture(autouse=True)
+def fresh_provider() -> None:
+    """The simulated provider remembers nothing of other tests, and the catalogue is read anew."""
+    SimulatedAdapter.reset()
+    catalogue.forget()

@@ -15,7 +15,7 @@ ASK = {"model": "simulated/ok", "messages": [{"role": "user", "content": "Hello.
 
 @sync_to_async
 def nothing_happened() -> bool:
-    return not Interaction.objects.exists() and not Conversation.objects.exists() and not SimulatedAdapter.calls
+    return not Interaction.objects.exists() and not Conversation.objects.exists() and not SimulatedAdapter.log
 
 
 def the_error(response) -> dict:
@@ -72,7 +72,7 @@ def the_error(response) -> dict:
 )
 async def test_a_wrong_field_is_named(owner, caller, change, param):
     body = {name: value for name, value in {**GOOD, **change}.items() if value is not ...}
-    response = await caller(owner.raw_key).post("/v1/chat", body)
+    response = await caller(owner.raw).post("/v1/chat", body)
     error = the_error(response)
     assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert await nothing_happened()
@@ -96,7 +96,7 @@ async def test_a_wrong_field_is_named(owner, caller, change, param):
     ],
 )
 async def test_a_wrong_field_of_a_completion_is_named(owner, caller, change, param):
-    response = await caller(owner.raw_key).post("/v1/chat/completions", {**ASK, **change})
+    response = await caller(owner.raw).post("/v1/chat/completions", {**ASK, **change})
     error = the_error(response)
     assert (response.status_code, error["type"]) == (400, "invalid_request_error")
     assert error["param"].startswith(param)
@@ -119,14 +119,14 @@ async def test_a_wrong_field_of_a_completion_is_named(owner, caller, change, par
 )
 @pytest.mark.parametrize("path", ["/v1/chat", "/v1/chat/stream", "/v1/chat/completions"])
 async def test_a_body_that_is_no_good_json_is_refused(owner, caller, raw, path):
-    response = await caller(owner.raw_key).post(path, raw)
+    response = await caller(owner.raw).post(path, raw)
     assert response.status_code == 400
     assert the_error(response)["code"] in {"invalid_json", "invalid_request"}
     assert await nothing_happened()
 
 
 async def test_another_content_type_is_415(owner, caller):
-    person = caller(owner.raw_key)
+    person = caller(owner.raw)
     response = await person.client.post("/v1/chat", b"a=b", content_type="text/plain", headers=person.headers)
     assert response.status_code == 415
     assert the_error(response)["code"] == "unsupported_media_type"
@@ -134,14 +134,14 @@ async def test_another_content_type_is_415(owner, caller):
 
 @pytest.mark.parametrize("method", ["get", "put", "patch", "delete"])
 async def test_another_method_is_405(owner, caller, method):
-    person = caller(owner.raw_key)
+    person = caller(owner.raw)
     response = await getattr(person.client, method)("/v1/chat", headers=person.headers)
     assert response.status_code == 405
     assert the_error(response)["code"] == "method_not_allowed"
 
 
 async def test_an_unknown_path_is_404_in_the_same_shape(owner, caller):
-    response = await caller(owner.raw_key).get("/v1/chatt")
+    response = await caller(owner.raw).get("/v1/chatt")
     assert response.status_code == 404
     assert the_error(response)["code"] == "not_found"
 
@@ -156,7 +156,7 @@ async def test_no_key_and_a_wrong_key_are_401(caller, path):
 
 
 async def test_an_unknown_model_is_404_and_near_ones_are_named(owner, caller):
-    response = await caller(owner.raw_key).post("/v1/chat", {**GOOD, "model": "simulated/okk"})
+    response = await caller(owner.raw).post("/v1/chat", {**GOOD, "model": "simulated/okk"})
     error = the_error(response)
     assert (response.status_code, error["code"], error["type"]) == (404, "model_not_found", "not_found_error")
     assert "simulated/ok" in error["message"]
@@ -164,7 +164,7 @@ async def test_an_unknown_model_is_404_and_near_ones_are_named(owner, caller):
 
 
 async def test_a_provider_without_a_key_names_the_setting(owner, caller):
-    response = await caller(owner.raw_key).post("/v1/chat", {**GOOD, "model": "openai/gpt-4o"})
+    response = await caller(owner.raw).post("/v1/chat", {**GOOD, "model": "openai/gpt-4o"})
     error = the_error(response)
     assert (response.status_code, error["code"]) == (503, "provider_not_configured")
     assert "OPENAI_API_KEY" in error["message"]
@@ -173,7 +173,7 @@ async def test_a_provider_without_a_key_names_the_setting(owner, caller):
 
 async def test_too_long_a_prompt_is_refused_with_the_limit(owner, caller, settings):
     settings.MAX_PROMPT_CHARACTERS = 10
-    response = await caller(owner.raw_key).post("/v1/chat", {**GOOD, "prompt": "x" * 11})
+    response = await caller(owner.raw).post("/v1/chat", {**GOOD, "prompt": "x" * 11})
     assert response.status_code == 400
     assert "10 are allowed" in the_error(response)["message"]
     assert await nothing_happened()
@@ -181,28 +181,34 @@ async def test_too_long_a_prompt_is_refused_with_the_limit(owner, caller, settin
 
 @pytest.mark.parametrize("key", ["x" * 129, "", "two\tparts"])
 async def test_a_wrong_idempotency_key_is_refused(owner, caller, key):
-    response = await caller(owner.raw_key).post("/v1/chat", GOOD, Idempotency_Key=key)
+    response = await caller(owner.raw).post("/v1/chat", GOOD, Idempotency_Key=key)
     assert (response.status_code, the_error(response)["param"]) == (400, "Idempotency-Key")
 
 
 async def test_two_different_request_ids_are_refused(owner, caller):
-    response = await caller(owner.raw_key).post("/v1/chat", {**GOOD, "requestId": "a"}, Idempotency_Key="b")
+    response = await caller(owner.raw).post("/v1/chat", {**GOOD, "requestId": "a"}, Idempotency_Key="b")
     assert (response.status_code, the_error(response)["param"]) == (400, "requestId")
 
 
 @pytest.mark.parametrize(
     "nasty",
-    ["'; DROP TABLE chat_interaction; --", "{{ 7 * 7 }}", "{% debug %}", "<script>alert(1)</script>", "${jndi:ldap://x}"],
+    [
+        "'; DROP TABLE chat_interaction; --",
+        "{{ 7 * 7 }}",
+        "{% debug %}",
+        "<script>alert(1)</script>",
+        "${jndi:ldap://x}",
+    ],
 )
 async def test_fragments_of_code_are_text(owner, caller, nasty):
     body = {**GOOD, "userId": nasty, "prompt": nasty, "model": "simulated/echo", "metadata": {nasty: nasty}}
-    response = await caller(owner.raw_key).post("/v1/chat", body)
+    response = await caller(owner.raw).post("/v1/chat", body)
     row = await Interaction.objects.aget()
     assert response.json()["response"] == nasty
     assert (row.user_id, row.prompt, row.response, row.metadata) == (nasty, nasty, nasty, {nasty: nasty})
 
 
 async def test_a_request_id_from_outside_cannot_break_headers_or_logs(owner, caller):
-    response = await caller(owner.raw_key).post("/v1/chat", GOOD, X_Request_Id="a b<c>")
+    response = await caller(owner.raw).post("/v1/chat", GOOD, X_Request_Id="a b<c>")
     assert response.status_code == 200
     assert response["X-Request-Id"] != "a b<c>"

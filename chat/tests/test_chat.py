@@ -5,9 +5,11 @@ from uuid import UUID
 
 import pytest
 from asgiref.sync import sync_to_async
-from providers.adapters.simulated import SimulatedAdapter
 
 from chat.models import Attempt, Conversation, Interaction, Status
+from providers import catalogue
+from providers.adapters.simulated import SimulatedAdapter
+from providers.models import LanguageModel, Price
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,7 +25,7 @@ def attempts_of(row: Interaction) -> list[Attempt]:
 
 
 async def test_an_answer_is_a_row(owner, caller):
-    response = await caller(owner.raw_key).chat(
+    response = await caller(owner.raw).chat(
         "What is the capital of France?",
         model="simulated/echo",
         systemPrompt="Be brief.",
@@ -67,7 +69,7 @@ async def test_an_answer_is_a_row(owner, caller):
     }
     assert row.status == Status.SUCCEEDED
     assert row.organization == owner.organization
-    assert row.api_key == owner.api_key
+    assert row.api_key == owner.key
     assert (row.system_prompt, row.messages, row.history_messages) == ("Be brief.", [], 0)
     assert row.parameters == {"temperature": 0, "max_tokens": 50}
     assert row.plan == owner.organization.plan_id
@@ -94,7 +96,7 @@ async def test_structured_messages_are_kept_as_given(owner, caller):
         {"role": "assistant", "content": "Two."},
         {"role": "user", "content": [{"type": "text", "text": "Three?"}]},
     ]
-    response = await caller(owner.raw_key).post(
+    response = await caller(owner.raw).post(
         "/v1/chat", {"userId": "u1", "messages": messages, "model": "simulated/echo"}
     )
     [row] = await rows()
@@ -103,7 +105,7 @@ async def test_structured_messages_are_kept_as_given(owner, caller):
 
 
 async def test_a_provider_that_fails_gives_an_honest_error_and_a_row(owner, caller, settings, no_waiting):
-    response = await caller(owner.raw_key).chat(model="simulated/503-forever")
+    response = await caller(owner.raw).chat(model="simulated/503-forever")
     [row] = await rows()
     attempts = await attempts_of(row)
     assert response.status_code == 503
@@ -112,13 +114,13 @@ async def test_a_provider_that_fails_gives_an_honest_error_and_a_row(owner, call
     assert (row.status, row.error_code, row.error_type) == (Status.FAILED, "provider_overloaded", "provider_error")
     assert (row.cost, row.input_tokens, row.response) == (None, None, "")
     assert [attempt.status for attempt in attempts] == [Status.FAILED] * len(attempts)
-    assert len(attempts) == len(SimulatedAdapter.calls) > 1
+    assert len(attempts) == len(SimulatedAdapter.log) > 1
     assert row.retries == len(attempts) - 1
 
 
 async def test_a_fallback_answers_and_the_row_says_so(owner, caller, settings, no_waiting):
     settings.FALLBACK_ORDER = ["simulated/echo"]
-    response = await caller(owner.raw_key).chat("Hello?", model="simulated/503-forever")
+    response = await caller(owner.raw).chat("Hello?", model="simulated/503-forever")
     [row] = await rows()
     attempts = await attempts_of(row)
     assert response.status_code == 200
@@ -133,7 +135,7 @@ async def test_a_fallback_answers_and_the_row_says_so(owner, caller, settings, n
 
 
 async def test_a_cut_answer_is_never_a_success(owner, caller, no_waiting):
-    response = await caller(owner.raw_key).chat(model="simulated/cut")
+    response = await caller(owner.raw).chat(model="simulated/cut")
     [row] = await rows()
     assert response.status_code == 502
     assert row.status == Status.FAILED
@@ -141,13 +143,13 @@ async def test_a_cut_answer_is_never_a_success(owner, caller, no_waiting):
 
 
 async def test_our_refused_credentials_are_not_the_callers_401(owner, caller, no_waiting):
-    response = await caller(owner.raw_key).chat(model="simulated/key-refused")
+    response = await caller(owner.raw).chat(model="simulated/key-refused")
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "provider_credentials_rejected"
 
 
 async def test_the_vendors_reason_for_refusing_content_reaches_the_caller(owner, caller, no_waiting):
-    response = await caller(owner.raw_key).chat(model="simulated/content-policy")
+    response = await caller(owner.raw).chat(model="simulated/content-policy")
     [row] = await rows()
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "content_policy_violation"
@@ -155,14 +157,18 @@ async def test_the_vendors_reason_for_refusing_content_reaches_the_caller(owner,
 
 
 async def test_an_unknown_price_is_null_and_never_zero(owner, caller):
-    response = await caller(owner.raw_key).chat(model="simulated/unpriced")
+    response = await caller(owner.raw).chat(model="simulated/echo")
     [row] = await rows()
     assert response.json()["cost"] is None
     assert row.cost is None
 
 
-async def test_a_known_price_is_frozen_with_its_version(owner, caller, priced):
-    response = await caller(owner.raw_key).chat(model="simulated/ok")
+async def test_a_known_price_is_frozen_with_its_version(owner, caller):
+    model = await LanguageModel.objects.acreate(name="simulated/ok", provider="simulated", upstream_id="ok")
+    priced = await Price.objects.acreate(model=model, input_per_million="0.5", output_per_million="1.25")
+    await priced.arefresh_from_db()
+    catalogue.forget()
+    response = await caller(owner.raw).chat(model="simulated/ok")
     [row] = await rows()
     [attempt] = await attempts_of(row)
     expected = (row.input_tokens * priced.input_per_million + row.output_tokens * priced.output_per_million) / 10**6
@@ -171,14 +177,14 @@ async def test_a_known_price_is_frozen_with_its_version(owner, caller, priced):
     assert Decimal(response.json()["cost"]["amount"]) == row.cost
 
 
-async def test_the_conversation_carries_its_history(owner, caller):
-    person = caller(owner.raw_key)
+async def test_the_conversation_carries_its_history(owner, caller, sent):
+    person = caller(owner.raw)
     first = (await person.chat("My name is Ada.", systemPrompt="Be kind.", model="simulated/echo")).json()
     second = (await person.chat("Who am I?", conversationId=first["conversationId"], model="simulated/echo")).json()
     assert second["conversationId"] == first["conversationId"]
     _, row = await rows()
     assert row.history_messages == 2
-    sent = SimulatedAdapter.calls[-1].request.messages
+    sent = sent[-1].messages
     assert [(message.role, message.text) for message in sent] == [
         ("system", "Be kind."),
         ("user", "My name is Ada."),
@@ -190,10 +196,10 @@ async def test_the_conversation_carries_its_history(owner, caller):
 
 @pytest.mark.parametrize("other", ["stranger", "another user"])
 async def test_a_conversation_of_somebody_else_does_not_exist(owner, stranger, caller, other):
-    first = (await caller(owner.raw_key).chat()).json()
+    first = (await caller(owner.raw).chat()).json()
     person = stranger if other == "stranger" else owner
     fields = {} if other == "stranger" else {"userId": "u2"}
-    response = await caller(person.raw_key).chat(conversationId=first["conversationId"], **fields)
+    response = await caller(person.raw).chat(conversationId=first["conversationId"], **fields)
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "conversation_not_found"
     assert len(await rows()) == 1
@@ -202,25 +208,25 @@ async def test_a_conversation_of_somebody_else_does_not_exist(owner, stranger, c
 async def test_a_model_outside_the_plan_is_refused_before_anything_is_spent(owner, caller):
     owner.organization.plan.allowed_models = ["local/*"]
     await owner.organization.plan.asave()
-    response = await caller(owner.raw_key).chat(model="simulated/ok")
+    response = await caller(owner.raw).chat(model="simulated/ok")
     assert response.status_code == 403
     assert response.json()["error"]["code"] == "model_not_allowed"
     assert await rows() == []
-    assert SimulatedAdapter.calls == []
+    assert not SimulatedAdapter.log
 
 
 async def test_a_fallback_outside_the_plan_is_not_tried(owner, caller, settings, no_waiting):
     settings.FALLBACK_ORDER = ["simulated/echo"]
     owner.organization.plan.allowed_models = ["simulated/500*"]
     await owner.organization.plan.asave()
-    response = await caller(owner.raw_key).chat(model="simulated/503-forever")
+    response = await caller(owner.raw).chat(model="simulated/503-forever")
     assert response.status_code == 403
 
 
 async def test_the_request_limit_of_the_plan_holds(owner, caller):
     owner.organization.plan.requests_per_hour = 2
     await owner.organization.plan.asave()
-    person = caller(owner.raw_key)
+    person = caller(owner.raw)
     answers = [await person.chat() for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert [answer["X-RateLimit-Remaining"] for answer in answers] == ["1", "0", "0"]
@@ -230,7 +236,7 @@ async def test_the_request_limit_of_the_plan_holds(owner, caller):
 
 async def test_prompts_and_answers_are_not_kept_when_switched_off(owner, caller, settings):
     settings.LOG_PROMPTS = settings.LOG_RESPONSES = False
-    response = await caller(owner.raw_key).chat("Secret question", model="simulated/echo", systemPrompt="Secret rules")
+    response = await caller(owner.raw).chat("Secret question", model="simulated/echo", systemPrompt="Secret rules")
     [row] = await rows()
     assert response.json()["response"] == "Secret question"
     assert (row.prompt, row.system_prompt, row.messages, row.response) == ("", "", [], "")
@@ -240,7 +246,7 @@ async def test_prompts_and_answers_are_not_kept_when_switched_off(owner, caller,
 
 
 async def test_the_ids_of_a_response_are_its_rows(owner, caller):
-    person = caller(owner.raw_key)
+    person = caller(owner.raw)
     response = await person.post(
         "/v1/chat",
         {"userId": "u", "prompt": "x", "model": "simulated/ok"},

@@ -4,7 +4,6 @@ import pytest
 
 from chat.models import Interaction, Status
 from chat.tests.conftest import frames
-from providers.adapters.simulated import SimulatedAdapter
 from providers.values import Message
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -18,7 +17,7 @@ async def complete(person, **fields):
 
 
 async def test_a_whole_completion(owner, caller):
-    response = await complete(caller(owner.raw_key), user="u7", metadata={"screen": "help"})
+    response = await complete(caller(owner.raw), user="u7", metadata={"screen": "help"})
     row = await Interaction.objects.aget()
     body = response.json()
     assert response.status_code == 200
@@ -41,7 +40,7 @@ async def test_a_whole_completion(owner, caller):
     assert row.status == Status.SUCCEEDED
 
 
-async def test_what_is_sent_reaches_the_provider(owner, caller):
+async def test_what_is_sent_reaches_the_provider(owner, caller, sent):
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Hi"}], "name": "ada"},
@@ -50,7 +49,7 @@ async def test_what_is_sent_reaches_the_provider(owner, caller):
         {"role": "user", "content": "So?"},
     ]
     await complete(
-        caller(owner.raw_key),
+        caller(owner.raw),
         messages=messages,
         temperature=0,
         top_p=0.5,
@@ -65,7 +64,7 @@ async def test_what_is_sent_reaches_the_provider(owner, caller):
         logit_bias={"50256": -100},
         reasoning_effort="low",
     )
-    request = SimulatedAdapter.calls[-1].request
+    request = sent[-1]
     assert list(request.messages) == [
         Message(role="system", content="Be brief."),
         Message(role="user", content=[{"type": "text", "text": "Hi"}], name="ada"),
@@ -89,17 +88,17 @@ async def test_what_is_sent_reaches_the_provider(owner, caller):
     assert request.extra == {"logit_bias": {"50256": -100}, "reasoning_effort": "low"}
 
 
-async def test_nulls_mean_not_said(owner, caller):
+async def test_nulls_mean_not_said(owner, caller, sent):
     response = await complete(
-        caller(owner.raw_key), temperature=None, stop=None, tools=None, stream=None, user=None, stream_options=None
+        caller(owner.raw), temperature=None, stop=None, tools=None, stream=None, user=None, stream_options=None
     )
     assert response.status_code == 200
-    request = SimulatedAdapter.calls[-1].request
+    request = sent[-1]
     assert (request.temperature, request.stop, request.tools) == (None, (), ())
 
 
 async def test_chunks_then_done(owner, caller):
-    events = await frames(await complete(caller(owner.raw_key), stream=True))
+    events = await frames(await complete(caller(owner.raw), stream=True))
     assert events[-1] == ("", "[DONE]")
     chunks = [data for _, data in events[:-1]]
     row = await Interaction.objects.aget()
@@ -112,23 +111,21 @@ async def test_chunks_then_done(owner, caller):
 
 
 async def test_usage_comes_last_when_asked_for(owner, caller):
-    events = await frames(await complete(caller(owner.raw_key), stream=True, stream_options={"include_usage": True}))
+    events = await frames(await complete(caller(owner.raw), stream=True, stream_options={"include_usage": True}))
     row = await Interaction.objects.aget()
     last = events[-2][1]
     assert (last["choices"], last["usage"]["total_tokens"]) == ([], row.total_tokens)
 
 
 async def test_tool_calls_whole_and_streamed(owner, caller):
-    person = caller(owner.raw_key)
+    person = caller(owner.raw)
     whole = (await complete(person, model="simulated/tool-call", tools=[WEATHER])).json()["choices"][0]
     assert whole["finish_reason"] == "tool_calls"
     [call] = whole["message"]["tool_calls"]
     assert call["function"]["name"] == "weather"
 
     events = await frames(await complete(person, model="simulated/tool-call", tools=[WEATHER], stream=True))
-    pieces = [
-        piece for _, data in events[:-1] for piece in data["choices"][0]["delta"].get("tool_calls", ())
-    ]
+    pieces = [piece for _, data in events[:-1] for piece in data["choices"][0]["delta"].get("tool_calls", ())]
     assert "".join(piece["function"]["arguments"] for piece in pieces) == call["function"]["arguments"]
     assert {piece["index"] for piece in pieces} == {0}
     rows = [row async for row in Interaction.objects.order_by("id")]
@@ -136,13 +133,13 @@ async def test_tool_calls_whole_and_streamed(owner, caller):
 
 
 async def test_reasoning_is_apart_from_the_answer(owner, caller):
-    message = (await complete(caller(owner.raw_key), model="simulated/reasoning")).json()["choices"][0]["message"]
+    message = (await complete(caller(owner.raw), model="simulated/reasoning")).json()["choices"][0]["message"]
     row = await Interaction.objects.aget()
     assert message["reasoning_content"] == row.reasoning != ""
     assert message["content"] == row.response != ""
 
 
 async def test_an_error_in_mid_stream_takes_the_place_of_done(owner, caller, no_waiting):
-    events = await frames(await complete(caller(owner.raw_key), model="simulated/cut", stream=True))
+    events = await frames(await complete(caller(owner.raw), model="simulated/cut", stream=True))
     assert ("", "[DONE]") not in events
     assert events[-1][1]["error"]["type"] == "provider_error"

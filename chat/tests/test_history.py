@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def as_(client):
     def get(person, path, query=None, method="get"):
-        return getattr(client, method)(path, query or {}, headers={"Authorization": f"Bearer {person.raw_key}"})
+        return getattr(client, method)(path, query or {}, headers={"Authorization": f"Bearer {person.raw}"})
 
     return get
 
@@ -45,7 +45,9 @@ def test_filters_narrow(owner, as_):
         error_code="provider_overloaded",
         request_id="r-1",
     )
-    InteractionFactory(organization=owner.organization, user_id="bob", model="other", request_id="r-2", conversation=None)
+    InteractionFactory(
+        organization=owner.organization, user_id="bob", model="other", request_id="r-2", conversation=None
+    )
     for query in (
         {"userId": "ada"},
         {"model": "gpt-4o"},
@@ -130,7 +132,13 @@ def test_deleting_a_conversation_erases_texts_and_keeps_numbers(owner, as_):
     other = InteractionFactory(organization=owner.organization)
     assert as_(owner, f"/v1/conversations/{thread.id}", method="delete").status_code == 204
     erased = Interaction.objects.get(id=row.id)
-    assert (erased.prompt, erased.response, erased.system_prompt, erased.messages, erased.metadata) == ("", "", "", [], {})
+    assert (erased.prompt, erased.response, erased.system_prompt, erased.messages, erased.metadata) == (
+        "",
+        "",
+        "",
+        [],
+        {},
+    )
     assert (erased.cost, erased.input_tokens, erased.output_tokens) == (row.cost, row.input_tokens, row.output_tokens)
     assert erased.erased_at is not None
     assert Interaction.objects.get(id=other.id).prompt == other.prompt
@@ -146,7 +154,7 @@ def test_a_list_reads_no_long_columns_and_no_row_twice(owner, as_, django_assert
 
 
 def test_a_key_without_the_scope_is_refused(owner, as_):
-    owner.api_key.scopes = ["chat"]
-    owner.api_key.save()
+    owner.key.scopes = ["chat"]
+    owner.key.save()
     response = as_(owner, "/v1/interactions")
     assert (response.status_code, response.json()["error"]["code"]) == (403, "insufficient_scope")
