@@ -1,30 +1,66 @@
-"""Logging set-up: one JSON object a line, or a readable form on a terminal; the request's id on every line."""
+"""Logging set-up: one JSON object a line, or a readable form on a terminal; facts of the request in hand on every line;
+secrets taken out of everything, tracebacks included.
+
+Every library's logger speaks through this. What is logged must not hold prompts or answers: no one here can tell them
+from other text.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import orjson
 import structlog
 
 from llmchat.lib import request_id
+from llmchat.lib.redaction import Redactor
+
+#: One dictionary a request, shared by reference with the tasks and threads that work for it.
+_facts: ContextVar[dict[str, Any] | None] = ContextVar("log_facts", default=None)
+
+#: What libraries attach to their records and no line should show: whole requests, arguments of tasks, coloured twins.
+_UNWANTED = ("request", "server_time", "data", "color_message")
 
 
-def _add_request_id(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    if identifier := request_id.current():
-        event.setdefault("request_id", identifier)
-    return event
+def begin() -> None:
+    """Forgets the facts of whatever ran here before: the start of a request or a task."""
+    _facts.set({})
 
 
-def dict_config(*, level: str, as_json: bool) -> dict[str, Any]:
-    """A value for Django's `LOGGING`; also makes structlog's own loggers speak through it."""
+def bind(**facts: Any) -> None:
+    """Puts these facts, such as `organization`, on every later line of the request or task in hand."""
+    bound = _facts.get()
+    if bound is None:
+        _facts.set(dict(facts))
+    else:
+        bound.update(facts)
+
+
+def bound() -> Mapping[str, Any]:
+    """The facts bound so far."""
+    return _facts.get() or {}
+
+
+def dict_config(*, level: str, as_json: bool, secrets: Collection[str] = ()) -> dict[str, Any]:
+    """A value for Django's `LOGGING`; also makes structlog's own loggers speak through it.
+
+    `secrets`: values that must never be shown, beyond what is recognised by its name or form.
+    """
+    redactor = Redactor(secrets)
+
+    def redact(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        redacted: structlog.typing.EventDict = redactor.value(event)
+        return redacted
+
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _add_request_id,
+        _add_facts,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -32,14 +68,11 @@ def dict_config(*, level: str, as_json: bool) -> dict[str, Any]:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    last: list[structlog.typing.Processor]
-    if as_json:
-        last = [
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value, default=str).decode()),
-        ]
-    else:
-        last = [structlog.dev.ConsoleRenderer(colors=True)]
+    render: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(serializer=_dumps)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)
+    )
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -47,14 +80,62 @@ def dict_config(*, level: str, as_json: bool) -> dict[str, Any]:
             "line": {
                 "()": structlog.stdlib.ProcessorFormatter,
                 "foreign_pre_chain": shared,
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    # As text, and before redaction: the plain format shows no local variables.
+                    structlog.processors.format_exc_info,
+                    redact,
+                    render,
+                ],
             }
         },
         "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
         "root": {"handlers": ["stdout"], "level": level},
         "loggers": {
-            "uvicorn.access": {"level": "WARNING"},
-            "httpx": {"level": "WARNING"},
-            "httpcore": {"level": "WARNING"},
+            # Ours alone: Django's own handlers would print every line a second time, and mail tracebacks.
+            "django": {"handlers": [], "level": level},
+            # "Not Found" and the like: the line of the request says it already.
+            "django.request": {"level": "ERROR"},
+            "celery.beat": {"level": "WARNING"},
+            "celery.worker.strategy": {"level": "WARNING"},
+            **{
+                name: {"level": "WARNING"}
+                for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio", "kombu")
+            },
         },
     }
+
+
+def route_warnings() -> None:
+    """Python's warnings become lines like all others."""
+    logging.captureWarnings(capture=True)
+
+
+def _add_facts(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    for name in _UNWANTED:
+        event.pop(name, None)
+    if identifier := request_id.current():
+        event.setdefault("request_id", identifier)
+    for name, value in bound().items():
+        event.setdefault(name, value)
+    return event
+
+
+def _dumps(value: Any, **_: Any) -> str:
+    # Lone surrogates come from undecodable paths and the like; a line is never lost for them.
+    try:
+        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_encodable(value), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {_encodable(key): _encodable(inner) for key, inner in value.items()}
+        case list():
+            return [_encodable(inner) for inner in value]
+        case _:
+            return value

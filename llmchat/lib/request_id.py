@@ -41,7 +41,7 @@ def request_id_middleware(get_response: AnyHandler) -> AnyHandler:
 
         async def asynchronous(request: HttpRequest) -> HttpResponseBase:
             identifier = begin(request.headers.get(HEADER))
-            response = await get_response(request)  # type: ignore[misc]
+            response: HttpResponseBase = await get_response(request)
             response[HEADER] = identifier
             return response
 

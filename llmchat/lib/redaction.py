@@ -1,0 +1,89 @@
+"""Takes secrets out of what is about to be written to a log: by the name they go by, by their form, and by value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+REDACTED = "[redacted]"
+
+#: Fields whose value is a secret whatever it looks like; compared in lower case with "-" for "_".
+SECRET_NAMES = frozenset(
+    {
+        "access-token",
+        "api-key",
+        "apikey",
+        "authorization",
+        "client-secret",
+        "cookie",
+        "credentials",
+        "password",
+        "proxy-authorization",
+        "refresh-token",
+        "secret",
+        "secret-key",
+        "set-cookie",
+        "x-api-key",
+        "x-goog-api-key",
+    }
+)
+
+#: Forms of secrets in free text. What is in the group `lead` is kept, so that a line still says what it was about.
+_FORMS = (
+    r"(?P<lead>\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}",
+    r"(?P<lead>://[^/\s:@]*:)[^/\s@]+(?=@)",
+    (
+        r"(?P<lead>\b(?:api[_-]?key|password|passwd|secret(?:_key)?|authorization)[\"']?\s*[:=]\s*[\"']?)"
+        r"(?!bearer\b|basic\b)[^\s\"',;&)}\]]{4,}"
+    ),
+    r"(?P<lead>[?&]key=)[^\s&\"']+",
+    r"\bllmc_\w{12,}",
+    r"\b(?:sk|pk|rk)-[\w-]{8,}",
+    r"\bAIza[\w-]{20,}",
+    r"\b(?:gsk|tgp|ghp|xoxb)_[\w-]{16,}",
+    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
+)
+#: A shorter value could be a word of ordinary text.
+_SHORTEST_KNOWN = 6
+
+
+class Redactor:
+    """Replaces secrets in values of any shape. `known`: secrets to be found by value, such as providers' keys."""
+
+    def __init__(self, known: Collection[str] = ()) -> None:
+        values = sorted({value for value in known if len(value) >= _SHORTEST_KNOWN}, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, values))) if values else None
+        self._forms = [re.compile(form, re.IGNORECASE) for form in _FORMS]
+
+    def text(self, text: str) -> str:
+        if self._known is not None:
+            text = self._known.sub(REDACTED, text)
+        for form in self._forms:
+            text = form.sub(_keep_lead, text)
+        return text
+
+    def value(self, value: Any) -> Any:
+        """The value without secrets: mappings and sequences are copied, what is neither they nor a number is text."""
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case str():
+                return self.text(value)
+            case Mapping():
+                return {
+                    self.text(str(name)): REDACTED if _is_secret(name) and inner else self.value(inner)
+                    for name, inner in value.items()
+                }
+            case list() | tuple() | set() | frozenset():
+                return [self.value(inner) for inner in value]
+            case _:
+                return self.text(str(value))
+
+
+def _is_secret(name: object) -> bool:
+    return isinstance(name, str) and name.lower().replace("_", "-") in SECRET_NAMES
+
+
+def _keep_lead(match: re.Match[str]) -> str:
+    return f"{match.groupdict().get('lead') or ''}{REDACTED}"
