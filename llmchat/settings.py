@@ -11,6 +11,9 @@ import secrets
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
 
 from llmchat.lib import logs
 from llmchat.lib.env import EnvReader
@@ -18,11 +21,19 @@ from llmchat.lib.env import EnvReader
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = "0.1.0"
 
-env = EnvReader(dotenv=Path(os.environ.get("ENV_FILE", BASE_DIR / ".env")))
+ENV_FILE = Path(os.environ.get("ENV_FILE", BASE_DIR / ".env"))
+env = EnvReader(dotenv=ENV_FILE)
 
 # --- The place and the process -------------------------------------------------------------------------------------
 DATA_DIR = Path(env.text("DATA_DIR", str(BASE_DIR / "var"))).expanduser().resolve()
-DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+try:
+    DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not os.access(DATA_DIR, os.W_OK | os.X_OK):
+        raise PermissionError("it may not be written to")
+except OSError as error:
+    raise ImproperlyConfigured(
+        f"DATA_DIR={DATA_DIR} cannot be used ({error.strerror or error}). Set it to a directory that may be written to."
+    ) from None
 HOST = env.text("HOST", "127.0.0.1")
 PORT = env.integer("PORT", 8000, minimum=0, maximum=65535)
 WEB_WORKERS = env.integer("WEB_WORKERS", 1, minimum=1, maximum=256)
@@ -90,6 +101,8 @@ BROKER_DIR = DATA_DIR / "broker"
 CELERY_BROKER_URL = (
     env.url("CELERY_BROKER_URL", REDIS_URL, schemes={"redis", "rediss", "amqp", "amqps", "unix"}) or "filesystem://"
 )
+# Celery has a name of its own for Redis behind a Unix socket.
+CELERY_BROKER_URL = CELERY_BROKER_URL.replace("unix://", "redis+socket://")
 EMBEDDED_BROKER = CELERY_BROKER_URL == "filesystem://"
 
 # --- Django --------------------------------------------------------------------------------------------------------
@@ -154,6 +167,10 @@ USE_I18N = False
 USE_TZ = True
 STATIC_URL = "/static/"
 STATIC_ROOT = Path(env.text("STATIC_ROOT", str(DATA_DIR / "static")))
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "llmchat.lib.static.HashedWhenCollected"},
+}
 
 HTTPS_ONLY = env.boolean("HTTPS_ONLY", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS_ONLY
@@ -168,6 +185,8 @@ REQUIRE_API_KEY = env.boolean("REQUIRE_API_KEY", default=True)
 API_KEY_CACHE_SECONDS = env.seconds("API_KEY_CACHE_SECONDS", 10.0)
 FAILED_AUTHENTICATIONS_PER_MINUTE = env.integer("FAILED_AUTHENTICATIONS_PER_MINUTE", 60, minimum=1)
 MAX_BODY_BYTES = env.integer("MAX_BODY_BYTES", 10 * 1024 * 1024, minimum=1024)
+BODY_READ_SECONDS = env.seconds("BODY_READ_SECONDS", 30.0)
+HEADER_READ_SECONDS = env.seconds("HEADER_READ_SECONDS", 15.0)
 MAX_PROMPT_CHARACTERS = env.integer("MAX_PROMPT_CHARACTERS", 1_000_000, minimum=1)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 METRICS_ALLOWED_ADDRESSES = env.items("METRICS_ALLOWED_ADDRESSES", ["127.0.0.1/32", "::1/128"])
@@ -272,10 +291,49 @@ FALLBACK_ORDER = env.items("FALLBACK_ORDER")
 
 # --- Background work -----------------------------------------------------------------------------------------------
 HEALTH_REFRESH_SECONDS = env.integer("HEALTH_REFRESH_SECONDS", 60, minimum=5)
+if EMBEDDED_BROKER:
+    for _folder in ("messages", "processed", "control"):
+        (BROKER_DIR / _folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+    CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
+        "data_folder_in": str(BROKER_DIR / "messages"),
+        "data_folder_out": str(BROKER_DIR / "messages"),
+        # Else a message being read passes through the machine's directory for temporary files.
+        "store_processed": True,
+        "processed_folder": str(BROKER_DIR / "processed"),
+        "control_folder": str(BROKER_DIR / "control"),
+    }
+elif CELERY_BROKER_URL.startswith("redis"):
+    # A task that nobody has finished in this time is given to another worker: Redis has no acknowledgements.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "socket_timeout": 30, "socket_connect_timeout": 5}
+# On the embedded broker, remote control would leave a file for each command.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = not EMBEDDED_BROKER
+CELERY_TASK_SERIALIZER = CELERY_RESULT_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_IGNORE_RESULT = True
+# A task whose worker dies is done again: tasks are idempotent.
+CELERY_TASK_ACKS_LATE = CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_SOFT_TIME_LIMIT = 240
+CELERY_TASK_TIME_LIMIT = 300
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_BEAT_SCHEDULE = {
+    "refresh-health": {
+        "task": "chat.tasks.refresh_health",
+        "schedule": HEALTH_REFRESH_SECONDS,
+        # The next one is due by then: a worker that was away does not catch up on them.
+        "options": {"expires": HEALTH_REFRESH_SECONDS},
+    }
+}
 
 # --- Logs ----------------------------------------------------------------------------------------------------------
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", of={"DEBUG", "INFO", "WARNING", "ERROR"})
 LOG_FORMAT = env.choice("LOG_FORMAT", "auto", of={"auto", "json", "text"})
-LOGGING = logs.dict_config(
-    level=LOG_LEVEL, as_json=LOG_FORMAT == "json" or (LOG_FORMAT == "auto" and not sys.stdout.isatty())
-)
+LOG_AS_JSON = LOG_FORMAT == "json" or (LOG_FORMAT == "auto" and not sys.stdout.isatty())
+_SECRETS = {
+    SECRET_KEY,
+    DATABASES["default"].get("PASSWORD") or "",
+    *(row.get("API_KEY") or "" for row in PROVIDERS.values()),
+    *(urlsplit(address).password or "" for address in (REDIS_URL, CELERY_BROKER_URL) if address),
+}
+LOGGING = logs.dict_config(level=LOG_LEVEL, as_json=LOG_AS_JSON, secrets=_SECRETS)

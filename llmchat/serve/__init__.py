@@ -1,0 +1,1 @@
+"""What `manage.py serve` runs: web workers and background work, each a process under one supervisor."""

@@ -1,0 +1,98 @@
+"""One web worker: uvicorn on the inherited socket."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import math
+import socket
+from types import FrameType
+
+import uvicorn
+from django.conf import settings
+from django.urls import get_resolver
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from llmchat.lib import lifecycle
+from llmchat.lib.supervisor import Ready
+from providers import registry
+
+#: Longer than proxies keep idle connections to us, so that none is closed under a request on its way.
+KEEP_ALIVE_SECONDS = 75
+
+
+class HeadersInTime(HttpToolsProtocol):
+    """Closes connections on which a request's headers do not come in time, and those on which nothing ever comes:
+    without it, idle connections cost an attacker nothing and us a file each."""
+
+    _waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._waiting is None:
+            self._wait()
+
+    def on_headers_complete(self) -> None:
+        self._wait_no_more()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._waiting = self.loop.call_later(settings.HEADER_READ_SECONDS, self.timeout_keep_alive_handler)
+
+    def _wait_no_more(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+
+class WebServer(uvicorn.Server):
+    """Tells when it really accepts connections. Ends without raising its signal again: that would be no clean end."""
+
+    def __init__(self, config: uvicorn.Config, *, ready: Ready) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        lifecycle.stop()
+        self.should_exit = True
+
+
+def preload() -> None:
+    """Imports what every request needs, and the adapters of providers that have a key. Workers forked afterwards share
+    it and are ready at once."""
+    importlib.import_module("llmchat.asgi")
+    get_resolver().url_patterns  # noqa: B018 - reads the URL configuration
+    registry.preload()
+
+
+def run(listener: socket.socket, ready: Ready) -> None:
+    """Serves until SIGTERM, then finishes running requests within SHUTDOWN_GRACE_SECONDS."""
+    from llmchat.asgi import application
+
+    config = uvicorn.Config(
+        application,
+        loop="uvloop",
+        http=HeadersInTime,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.SHUTDOWN_GRACE_SECONDS),
+    )
+    WebServer(config, ready=ready).run(sockets=[listener])
