@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import datetime as dt
+from typing import Any, ClassVar
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
+from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
 from llmchat.lib.uuid7 import uuid7
+
+#: How long ago "now" may be: a form takes a while to fill in.
+_JUST_NOW = dt.timedelta(hours=1)
+
+
+class PriceIsFinal(Exception):
+    """A version of a price was to be changed or deleted that may have priced rows. Set a new one instead."""
+
+
+class LanguageModelQuerySet(models.QuerySet["LanguageModel"]):
+    """Filters and annotations of the catalogue."""
+
+    def with_price_in_force(self) -> LanguageModelQuerySet:
+        """Adds `input_price` and `output_price` of this moment, None where no price is in force."""
+        latest = (
+            Price.objects.filter(model=OuterRef("pk"), effective_from__lte=timezone.now())
+            .order_by("-effective_from")
+            .values("input_per_million", "output_per_million")
+        )
+        return self.annotate(
+            input_price=Subquery(latest.values("input_per_million")[:1]),
+            output_price=Subquery(latest.values("output_per_million")[:1]),
+        )
+
+    def with_health(self) -> LanguageModelQuerySet:
+        """Adds `health`: the status of the model itself, else of its provider, None when neither was ever checked."""
+        known = ModelHealth.objects.filter(Q(upstream_id=OuterRef("upstream_id")) | Q(upstream_id=""))
+        nearest_first = known.filter(provider=OuterRef("provider")).order_by("-upstream_id")
+        return self.annotate(health=Subquery(nearest_first.values("status")[:1]))
 
 
 class LanguageModel(models.Model):
@@ -26,6 +58,8 @@ class LanguageModel(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
+    objects = LanguageModelQuerySet.as_manager()
+
     class Meta:
         verbose_name = "model"
         ordering: ClassVar = ["provider", "name"]
@@ -35,6 +69,10 @@ class LanguageModel(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        if ModelAlias.objects.filter(name=self.name).exists():
+            raise ValidationError({"name": "An alias has this name already."})
 
 
 class ModelAlias(models.Model):
@@ -51,12 +89,16 @@ class ModelAlias(models.Model):
     def __str__(self) -> str:
         return f"{self.name} → {self.model.name}"
 
+    def clean(self) -> None:
+        if LanguageModel.objects.filter(name=self.name).exists():
+            raise ValidationError({"name": "A model has this name already."})
+
 
 class Price(models.Model):
-    """One version of a model's price, in US dollars per million tokens; never changed once it has priced a row.
+    """One version of a model's price, in US dollars per million tokens; never changed.
 
     A price is in force from `effective_from` until the next version's. No version in force: the price is unknown, which
-    is not the same as free (0).
+    is not the same as free (0). A version that is not in force yet may be withdrawn (deleted): it has priced nothing.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -95,9 +137,36 @@ class Price(models.Model):
         since = f"{self.effective_from:%Y-%m-%d}"
         return f"{self.model.name} from {since}: {self.input_per_million} / {self.output_per_million}"
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Stores a new version. Raises PriceIsFinal for one that is stored already."""
+        if not self._state.adding:
+            raise PriceIsFinal("A price that exists is not changed. Set a new one.")
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Withdraws a planned version. Raises PriceIsFinal for one that is or was in force."""
+        if not self.is_planned:
+            raise PriceIsFinal("A price that is or was in force is not deleted. Set a new one.")
+        return super().delete(*args, **kwargs)
+
+    def clean(self) -> None:
+        """A version may begin in the past only where no price was known: what has been priced stays as it is."""
+        if not self._state.adding or self.model_id is None or self.effective_from >= timezone.now() - _JUST_NOW:
+            return
+        if Price.objects.filter(model=self.model_id, effective_from__lte=self.effective_from).exists():
+            raise ValidationError({"effective_from": "Another price was in force then. Choose a later moment."})
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether it comes into force later."""
+        return self.effective_from > timezone.now()
+
 
 class ModelHealth(models.Model):
-    """How a model has been lately: the last probe of its provider and the attempts on record."""
+    """How a model has been lately: the last probe of its provider and the attempts on record.
+
+    A row with an empty `upstream_id` is about the provider as a whole, and stands for all its models without attempts.
+    """
 
     class Status(models.TextChoices):
         ONLINE = "online", "Online"
@@ -106,7 +175,7 @@ class ModelHealth(models.Model):
         UNKNOWN = "unknown", "Unknown"
 
     provider = models.CharField(max_length=64)
-    upstream_id = models.CharField(max_length=200)
+    upstream_id = models.CharField(max_length=200, blank=True, help_text="Empty: the provider as a whole.")
     status = models.CharField(max_length=16, choices=Status, default=Status.UNKNOWN)
     average_response_ms = models.FloatField(null=True)
     error_rate = models.FloatField(null=True, help_text="Failed attempts ÷ attempts, 0 to 1, over the last hour.")
@@ -123,4 +192,4 @@ class ModelHealth(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.provider}/{self.upstream_id}: {self.get_status_display()}"
+        return f"{self.provider}/{self.upstream_id or '*'}: {self.get_status_display()}"

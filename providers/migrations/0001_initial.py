@@ -8,82 +8,166 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='LanguageModel',
+            name="LanguageModel",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text='The name that callers use, such as gemini-2.0-flash.', max_length=200, unique=True)),
-                ('provider', models.CharField(help_text='A provider of the settings, such as gemini.', max_length=64)),
-                ('upstream_id', models.CharField(help_text="The provider's own name for the model.", max_length=200)),
-                ('display_name', models.CharField(blank=True, max_length=200)),
-                ('context_window', models.PositiveIntegerField(blank=True, help_text='Tokens; empty when unknown.', null=True)),
-                ('max_output_tokens', models.PositiveIntegerField(blank=True, null=True)),
-                ('is_enabled', models.BooleanField(default=True, help_text='Switched off: callers cannot name it.')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="The name that callers use, such as gemini-2.0-flash.", max_length=200, unique=True
+                    ),
+                ),
+                ("provider", models.CharField(help_text="A provider of the settings, such as gemini.", max_length=64)),
+                ("upstream_id", models.CharField(help_text="The provider's own name for the model.", max_length=200)),
+                ("display_name", models.CharField(blank=True, max_length=200)),
+                (
+                    "context_window",
+                    models.PositiveIntegerField(blank=True, help_text="Tokens; empty when unknown.", null=True),
+                ),
+                ("max_output_tokens", models.PositiveIntegerField(blank=True, null=True)),
+                ("is_enabled", models.BooleanField(default=True, help_text="Switched off: callers cannot name it.")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
             ],
             options={
-                'verbose_name': 'model',
-                'ordering': ['provider', 'name'],
-                'constraints': [models.UniqueConstraint(fields=('provider', 'upstream_id'), name='model_once_per_provider')],
+                "verbose_name": "model",
+                "ordering": ["provider", "name"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("provider", "upstream_id"), name="model_once_per_provider")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ModelAlias',
+            name="ModelAlias",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=200, unique=True)),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='aliases', to='providers.languagemodel')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=200, unique=True)),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="aliases",
+                        to="providers.languagemodel",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'model alias',
-                'verbose_name_plural': 'model aliases',
-                'ordering': ['name'],
+                "verbose_name": "model alias",
+                "verbose_name_plural": "model aliases",
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='ModelHealth',
+            name="ModelHealth",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('provider', models.CharField(max_length=64)),
-                ('upstream_id', models.CharField(max_length=200)),
-                ('status', models.CharField(choices=[('online', 'Online'), ('degraded', 'Degraded'), ('offline', 'Offline'), ('unknown', 'Unknown')], default='unknown', max_length=16)),
-                ('average_response_ms', models.FloatField(null=True)),
-                ('error_rate', models.FloatField(help_text='Failed attempts ÷ attempts, 0 to 1, over the last hour.', null=True)),
-                ('attempts', models.PositiveIntegerField(default=0, help_text='Attempts over the last hour.')),
-                ('last_error', models.CharField(blank=True, max_length=500)),
-                ('checked_at', models.DateTimeField()),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("provider", models.CharField(max_length=64)),
+                (
+                    "upstream_id",
+                    models.CharField(blank=True, help_text="Empty: the provider as a whole.", max_length=200),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("online", "Online"),
+                            ("degraded", "Degraded"),
+                            ("offline", "Offline"),
+                            ("unknown", "Unknown"),
+                        ],
+                        default="unknown",
+                        max_length=16,
+                    ),
+                ),
+                ("average_response_ms", models.FloatField(null=True)),
+                (
+                    "error_rate",
+                    models.FloatField(help_text="Failed attempts ÷ attempts, 0 to 1, over the last hour.", null=True),
+                ),
+                ("attempts", models.PositiveIntegerField(default=0, help_text="Attempts over the last hour.")),
+                ("last_error", models.CharField(blank=True, max_length=500)),
+                ("checked_at", models.DateTimeField()),
             ],
             options={
-                'verbose_name': 'model health',
-                'verbose_name_plural': 'model health',
-                'ordering': ['provider', 'upstream_id'],
-                'constraints': [models.UniqueConstraint(fields=('provider', 'upstream_id'), name='health_once_per_model')],
+                "verbose_name": "model health",
+                "verbose_name_plural": "model health",
+                "ordering": ["provider", "upstream_id"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("provider", "upstream_id"), name="health_once_per_model")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Price',
+            name="Price",
             fields=[
-                ('id', models.UUIDField(default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('effective_from', models.DateTimeField(default=django.utils.timezone.now)),
-                ('input_per_million', models.DecimalField(decimal_places=6, max_digits=14, validators=[django.core.validators.MinValueValidator(0)])),
-                ('output_per_million', models.DecimalField(decimal_places=6, max_digits=14, validators=[django.core.validators.MinValueValidator(0)])),
-                ('cached_input_per_million', models.DecimalField(blank=True, decimal_places=6, help_text='Empty: as input.', max_digits=14, null=True, validators=[django.core.validators.MinValueValidator(0)])),
-                ('cache_write_per_million', models.DecimalField(blank=True, decimal_places=6, help_text='Empty: as input.', max_digits=14, null=True, validators=[django.core.validators.MinValueValidator(0)])),
-                ('source', models.CharField(default='manual', help_text='Who says so: genai-prices and its version, or manual.', max_length=64)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='prices', to='providers.languagemodel')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("effective_from", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "input_per_million",
+                    models.DecimalField(
+                        decimal_places=6, max_digits=14, validators=[django.core.validators.MinValueValidator(0)]
+                    ),
+                ),
+                (
+                    "output_per_million",
+                    models.DecimalField(
+                        decimal_places=6, max_digits=14, validators=[django.core.validators.MinValueValidator(0)]
+                    ),
+                ),
+                (
+                    "cached_input_per_million",
+                    models.DecimalField(
+                        blank=True,
+                        decimal_places=6,
+                        help_text="Empty: as input.",
+                        max_digits=14,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                    ),
+                ),
+                (
+                    "cache_write_per_million",
+                    models.DecimalField(
+                        blank=True,
+                        decimal_places=6,
+                        help_text="Empty: as input.",
+                        max_digits=14,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(0)],
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(
+                        default="manual",
+                        help_text="Who says so: genai-prices and its version, or manual.",
+                        max_length=64,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="prices", to="providers.languagemodel"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['model', '-effective_from'],
-                'constraints': [models.UniqueConstraint(fields=('model', 'effective_from'), name='price_once_per_moment')],
+                "ordering": ["model", "-effective_from"],
+                "constraints": [
+                    models.UniqueConstraint(fields=("model", "effective_from"), name="price_once_per_moment")
+                ],
             },
         ),
     ]
