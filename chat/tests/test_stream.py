@@ -6,10 +6,13 @@ import gc
 import pytest
 from asgiref.sync import sync_to_async
 
-from chat import engine
+from accounts.tests.principals import principal
+from chat import engine, streaming
+from chat.calls import Call
 from chat.models import Attempt, Interaction, Status
 from chat.tests.conftest import frames
 from providers.adapters.simulated import SimulatedAdapter
+from providers.values import Message
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -114,9 +117,18 @@ async def test_comments_keep_a_slow_stream_alive(owner, caller, settings):
     assert b"event: done" in raw
 
 
-async def test_a_response_that_is_dropped_unread_leaves_nothing_running(owner, caller):
-    response = await stream(caller(owner.raw), model="simulated/slow")
+async def test_a_response_that_is_dropped_unread_leaves_nothing_running(owner):
+    call = Call(
+        principal=principal(organization_id=owner.organization.id),
+        endpoint=Interaction.Endpoint.CHAT,
+        user_id="u1",
+        messages=[Message(role="user", content="Go on.")],
+        model="simulated/slow",
+        trace_id="t",
+        stream=True,
+    )
+    response = await streaming.native(await engine.accept(call))
     del response
-    gc.collect()  # Django's test client ties a knot that only the collector undoes
+    gc.collect()
     await asyncio.wait_for(engine.drain(), 30)
     assert [row.status for row in await rows()] == [Status.CANCELLED]
