@@ -177,6 +177,7 @@ def _tool_call_piece(piece: ToolCallDelta) -> dict[str, Any]:
     if piece.id is not None:
         call["id"] = piece.id
         call["type"] = "function"
+    call.update(piece.extra)
     return call
 
 

@@ -114,12 +114,14 @@ class ReasoningDelta:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallDelta:
     """A piece of the tool call at `index`; the first piece carries id and name, all pieces' `arguments` join
-    to one JSON text. `index` counts from 0 in the order in which the calls began."""
+    to one JSON text. `index` counts from 0 in the order in which the calls began. `extra` holds further fields of the
+    call in OpenAI's shape, such as Gemini's `extra_content`, which the vendor wants back with the call."""
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

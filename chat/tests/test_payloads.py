@@ -12,6 +12,7 @@ from providers.values import Finished, FinishReason, ReasoningDelta, TextDelta, 
 
 ID = UUID("01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b11")
 THREAD = UUID("01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b12")
+SIGNED = {"extra_content": {"google": {"thought_signature": "CpUBAXLI2nw="}}}
 
 
 def interaction(**fields: object) -> Interaction:
@@ -153,6 +154,21 @@ def test_logprobs_of_the_pieces_are_joined() -> None:
             None,
         ),
         (ToolCallDelta(index=0, arguments="}"), {"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}, None),
+        (
+            ToolCallDelta(index=0, id="c1", name="weather", arguments="{}", extra=SIGNED),
+            {
+                "tool_calls": [
+                    {
+                        "index": 0,
+                        "id": "c1",
+                        "type": "function",
+                        "function": {"name": "weather", "arguments": "{}"},
+                        **SIGNED,
+                    }
+                ]
+            },
+            None,
+        ),
         (Finished(reason=FinishReason.LENGTH), {}, "length"),
     ],
 )

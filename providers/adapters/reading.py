@@ -6,6 +6,7 @@ Exactly one `Finished`, never one that the vendor did not give a reason for, no 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Iterable
 from typing import Protocol, TypeVar
 
@@ -100,7 +101,13 @@ async def events(
 
 def _size(event: Event) -> int:
     match event:
-        case TextDelta(text=text) | ReasoningDelta(text=text) | ToolCallDelta(arguments=text):
-            return len(text) if text.isascii() else len(text.encode())
-        case _:
+        case TextDelta(text=text) | ReasoningDelta(text=text):
+            return _bytes(text)
+        case ToolCallDelta(arguments=text, extra=extra):
+            return _bytes(text) + (len(json.dumps(extra)) if extra else 0)
+        case Finished():
             return 0
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -86,6 +86,8 @@ WEATHER = {
     "type": "function",
     "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
 }
+#: What Gemini wants back with a tool call; its base64 has characters in which the two alphabets differ.
+SIGNED = {"extra_content": {"google": {"thought_signature": "Cv8+/w=="}}}
 #: A conversation with everything whose order and shape matters.
 CONVERSATION = [
     Message(role="system", content="Be brief."),
@@ -95,7 +97,12 @@ CONVERSATION = [
     Message(
         role="assistant",
         tool_calls=[
-            {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'}},
+            {
+                "id": "c1",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'},
+                **SIGNED,
+            },
             {"id": "c2", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Bonn"}'}},
         ],
     ),
@@ -123,7 +130,12 @@ _OPENAI_CONVERSATION = [
         "role": "assistant",
         "content": None,
         "tool_calls": [
-            {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'}},
+            {
+                "id": "c1",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": '{"city": "Köln"}'},
+                **SIGNED,
+            },
             {"id": "c2", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Bonn"}'}},
         ],
     },
@@ -256,7 +268,7 @@ GEMINI = Subject(
     ],
     tools="gemini_tools",
     tools_events=[
-        ToolCallDelta(index=0, id="fc_1", name="get_weather", arguments='{"city": "K\\u00f6ln"}'),
+        ToolCallDelta(index=0, id="fc_1", name="get_weather", arguments='{"city": "K\\u00f6ln"}', extra=SIGNED),
         ToolCallDelta(index=1, id="fc_2", name="get_time", arguments="{}"),
         Finished(
             reason=FinishReason.TOOL_CALLS,
@@ -283,7 +295,10 @@ GEMINI = Subject(
             {
                 "role": "model",
                 "parts": [
-                    {"functionCall": {"id": "c1", "name": "get_weather", "args": {"city": "Köln"}}},
+                    {
+                        "functionCall": {"id": "c1", "name": "get_weather", "args": {"city": "Köln"}},
+                        "thoughtSignature": "Cv8-_w==",
+                    },
                     {"functionCall": {"id": "c2", "name": "get_weather", "args": {"city": "Bonn"}}},
                 ],
             },

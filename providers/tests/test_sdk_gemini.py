@@ -14,10 +14,10 @@ import pytest
 from django.utils.module_loading import import_string
 
 from providers.adapters.base import Adapter
-from providers.errors import ContentRefused, InvalidRequest, MalformedAnswer
+from providers.errors import AnswerTooLarge, ContentRefused, InvalidRequest, MalformedAnswer
 from providers.tests.subjects import GEMINI, KEY, WEATHER, sse
 from providers.tests.upstream import Reply, Upstream, recorded
-from providers.values import Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta, Usage
+from providers.values import Event, Finished, FinishReason, Message, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,6 +41,14 @@ async def sent(adapter: Adapter, upstream: Upstream, **settings: Any) -> Any:
     upstream.reply = Reply(body=recorded("gemini_plain"))
     await drained(adapter, **settings)
     return upstream.requests[-1].json
+
+
+def signed_call(signature: Any) -> Message:
+    """An assistant's message whose call carries `signature`."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    return Message(
+        role="assistant", tool_calls=[{**call, "extra_content": {"google": {"thought_signature": signature}}}]
+    )
 
 
 async def test_call_goes_to_the_model_with_the_key_in_a_header(adapter: Adapter, upstream: Upstream) -> None:
@@ -85,7 +93,7 @@ async def test_every_known_parameter_is_sent_and_the_rest_is_left_out(adapter: A
                 "functionDeclarations": [
                     {
                         "name": "get_weather",
-                        "parameters_json_schema": WEATHER["function"]["parameters"],  # type: ignore[index]
+                        "parameters_json_schema": WEATHER["function"]["parameters"],
                     }
                 ]
             }
@@ -137,6 +145,10 @@ async def test_images_are_sent_inside_the_request(adapter: Adapter, upstream: Up
             ]
         },
         {"messages": [Message(role="assistant", tool_calls=[{"id": "c", "function": {"arguments": "{"}}])]},
+        {"messages": [signed_call("not base64")]},
+        {"messages": [signed_call("Cv8+/w=")]},
+        {"messages": [signed_call("Köln")]},
+        {"messages": [signed_call(5)]},
         {"messages": [Message(role="tool", tool_call_id="nobody", content="x")]},
         {"messages": [Message(role="user", content="")]},
         {"tools": [{"type": "web_search"}]},
@@ -186,6 +198,80 @@ async def test_tool_call_without_an_id_gets_one(adapter: Adapter, upstream: Upst
     assert isinstance(second, ToolCallDelta)
     assert first.id != second.id
     assert [re.sub("[0-9a-f]{32}", "...", str(event.id)) for event in (first, second)] == ["call_...", "call_..."]
+
+
+async def test_signature_of_parallel_calls_stays_with_the_first(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("gemini_signed"))
+    assert await drained(adapter, tools=[WEATHER]) == [
+        ReasoningDelta("Two cities, two calls."),
+        ToolCallDelta(
+            index=0,
+            id="fc_1",
+            name="get_weather",
+            arguments='{"city": "K\\u00f6ln"}',
+            extra={"extra_content": {"google": {"thought_signature": "EtkDCtYDAb4+9vv/Zk1n"}}},
+        ),
+        ToolCallDelta(index=1, id="fc_2", name="get_weather", arguments='{"city": "Bonn"}'),
+        Finished(
+            reason=FinishReason.TOOL_CALLS,
+            raw_reason="STOP",
+            usage=Usage(input_tokens=88, output_tokens=108, reasoning_tokens=72),
+            model="gemini-3-pro-preview",
+            response_id="q1YfacyTHe-kz7IPnPGqoAY",
+        ),
+    ]
+
+
+async def test_signed_calls_go_back_as_they_came(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("gemini_signed"))
+    calls = [
+        {"id": event.id, "function": {"name": event.name, "arguments": event.arguments}, **event.extra}
+        for event in await drained(adapter, tools=[WEATHER])
+        if isinstance(event, ToolCallDelta)
+    ]
+    body = await sent(adapter, upstream, messages=[Message(role="assistant", tool_calls=calls)])
+    assert body["contents"] == [
+        {
+            "role": "model",
+            "parts": [
+                {
+                    "functionCall": {"id": "fc_1", "name": "get_weather", "args": {"city": "Köln"}},
+                    "thoughtSignature": "EtkDCtYDAb4-9vv_Zk1n",
+                },
+                {"functionCall": {"id": "fc_2", "name": "get_weather", "args": {"city": "Bonn"}}},
+            ],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("signature", "expected"),
+    [("skip_thought_signature_validator", "skip_thought_signature_validator"), ("", None), (None, None)],
+    ids=["Google's placeholder", "empty", "null"],
+)
+async def test_placeholder_is_sent_and_nothing_is_left_out(
+    adapter: Adapter, upstream: Upstream, signature: str | None, expected: str | None
+) -> None:
+    body = await sent(adapter, upstream, messages=[signed_call(signature)])
+    assert body["contents"][0]["parts"][0].get("thoughtSignature") == expected
+
+
+async def test_extra_content_of_other_vendors_is_ignored(adapter: Adapter, upstream: Upstream) -> None:
+    calls = [
+        {"id": "c", "function": {"name": "f", "arguments": "{}"}, "extra_content": extra}
+        for extra in (None, "x", {"google": "x"}, {"other": {"thought_signature": "x"}})
+    ]
+    body = await sent(adapter, upstream, messages=[Message(role="assistant", tool_calls=calls)])
+    assert body["contents"][0]["parts"] == [{"functionCall": {"id": "c", "name": "f", "args": {}}}] * 4
+
+
+async def test_signatures_count_towards_the_size_of_an_answer(upstream: Upstream) -> None:
+    adapter = GEMINI.make(upstream, options={"max_answer_bytes": 1000})
+    call = {"functionCall": {"name": "f"}, "thoughtSignature": "A" * 400}
+    upstream.reply = Reply(body=sse({"candidates": [{"content": {"parts": [call] * 3}, "finishReason": "STOP"}]}))
+    with pytest.raises(AnswerTooLarge):
+        await drained(adapter)
+    await adapter.aclose()
 
 
 async def test_chunk_of_another_shape_is_malformed(adapter: Adapter, upstream: Upstream) -> None:

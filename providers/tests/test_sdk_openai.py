@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from providers.adapters.base import Adapter
 from providers.adapters.dialects import openai as dialect
 from providers.errors import Overloaded, ProviderError, ServerFault
-from providers.tests.subjects import KEY, OPENAI, OPENROUTER, WEATHER, sse
+from providers.tests.subjects import KEY, OPENAI, OPENROUTER, SIGNED, WEATHER, sse
 from providers.tests.upstream import Ending, Reply, Upstream, recorded
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta, Usage
 
@@ -226,6 +226,40 @@ async def test_tool_calls_are_told_apart_however_the_vendor_numbers_them(
         ToolCallDelta(index=0, arguments="}"),
         ToolCallDelta(index=1, id="b", name="g", arguments="{}"),
     ]
+
+
+async def test_signed_calls_of_googles_own_endpoint(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("google_compatible_signed"))
+    assert await drained(adapter) == [
+        ToolCallDelta(
+            index=0,
+            id="jm4owj31",
+            name="get_weather",
+            arguments='{"city":"Köln"}',
+            extra={"extra_content": {"google": {"thought_signature": "EtkDCtYDAb4+9vv/Zk1n"}}},
+        ),
+        ToolCallDelta(index=1, id="x09dk2la", name="get_weather", arguments='{"city":"Bonn"}'),
+        Finished(
+            reason=FinishReason.TOOL_CALLS,
+            raw_reason="tool_calls",
+            usage=Usage(input_tokens=88, output_tokens=36),
+            model="gemini-3-pro-preview",
+            response_id="q1YfacyTHe-kz7IPnPGqoAY",
+        ),
+    ]
+
+
+async def test_what_comes_after_a_call_and_names_none_belongs_to_the_last(adapter: Adapter, upstream: Upstream) -> None:
+    signed = chunk({"tool_calls": [{**SIGNED, "function": {"arguments": "}"}}]})
+    upstream.reply = Reply(
+        body=piece("", index=0, id="a", name="f")
+        + piece("{", index=1, id="b", name="g")
+        + signed
+        + chunk({}, reason="tool_calls")
+        + USAGE
+    )
+    *pieces, _ = await drained(adapter)
+    assert pieces[2:] == [ToolCallDelta(index=1, arguments="}", extra=SIGNED)]
 
 
 async def test_interleaved_tool_calls_keep_their_arguments(adapter: Adapter, upstream: Upstream) -> None:

@@ -43,6 +43,9 @@ _REASONS: Final = {
 #: Fields of a chunk that OpenAI-compatible answers repeat; OpenRouter's `provider` is the one that it chose.
 _KEPT_FIELDS: Final = ("system_fingerprint", "service_tier", "provider")
 
+#: Fields of a tool call that the vendor wants back with it; Google's endpoint signs calls there.
+_KEPT_CALL_FIELDS: Final = ("extra_content",)
+
 
 def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]:
     """The JSON of a streamed call. What we know goes over what `request.extra` says under the same name."""
@@ -173,16 +176,19 @@ class _CallOrder:
     def delta(self, call: Mapping[str, Json]) -> ToolCallDelta:
         function = _mapping(call.get("function"))
         arguments = _text(function.get("arguments"))
+        extra = {name: call[name] for name in _KEPT_CALL_FIELDS if call.get(name) is not None}
         call_id, index = call.get("id") or None, call.get("index")
         place = self._by_id.get(call_id) if call_id else self._by_index.get(index)
+        if place is None and self._count and not (call_id or function.get("name")):
+            place = self._count - 1  # nothing that could begin a call: it belongs to the last one
         if place is not None:
-            return ToolCallDelta(index=place, arguments=arguments)
+            return ToolCallDelta(index=place, arguments=arguments, extra=extra)
         place = self._count
         self._count += 1
         self._by_index[index] = place
         if call_id:
             self._by_id[call_id] = place
-        return ToolCallDelta(index=place, id=call_id, name=function.get("name"), arguments=arguments)
+        return ToolCallDelta(index=place, id=call_id, name=function.get("name"), arguments=arguments, extra=extra)
 
 
 def _usage(reported: Mapping[str, Json]) -> Usage:

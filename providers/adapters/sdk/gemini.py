@@ -176,6 +176,7 @@ class _Reader:
                 id=call.id or f"call_{uuid4().hex}",
                 name=call.name,
                 arguments=json.dumps(call.args or {}),
+                extra=gemini_content.signed(part.thought_signature),
             )
             self._calls += 1
 

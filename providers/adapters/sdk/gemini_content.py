@@ -96,8 +96,29 @@ def _parts(message: Message, *, names: Mapping[Json, Json]) -> Iterator[types.Pa
         yield types.Part(
             function_call=types.FunctionCall(
                 id=call.get("id"), name=function.get("name"), args=_arguments(function.get("arguments"))
-            )
+            ),
+            thought_signature=_signature(call),
         )
+
+
+def signed(signature: bytes | None) -> dict[str, Json]:
+    """What a tool call carries for `signature`, as Google's own endpoint in OpenAI's shape gives it."""
+    if not signature:
+        return {}
+    return {"extra_content": {"google": {"thought_signature": base64.b64encode(signature).decode()}}}
+
+
+def _signature(call: Mapping[str, Json]) -> bytes | None:
+    """The signature that `signed` gave, or one of Google's placeholders, which are base64 in the other alphabet."""
+    match call.get("extra_content"):
+        case {"google": {"thought_signature": str(signature)}} if signature:
+            try:
+                return base64.b64decode(signature.replace("-", "+").replace("_", "/"), validate=True)
+            except ValueError as error:  # not in ASCII, or binascii's
+                raise InvalidRequest("A tool call's thought_signature is not valid base64.") from error
+        case {"google": {"thought_signature": unreadable}} if unreadable:
+            raise InvalidRequest("A tool call's thought_signature must be a text in base64.")
+    return None
 
 
 def _image(part: Mapping[str, Json]) -> types.Blob:
