@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
 
+from accounts.login import log_in
 from llmchat.health import HealthViewSet
 from llmchat.lib.envelope import ErrorPages
 from llmchat.metrics import MetricsViewSet
@@ -22,6 +23,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
     path("redoc", SpectacularRedocView.as_view(url_name="openapi"), name="redoc"),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/login/", log_in),
     path("admin/", admin.site.urls),
 ]
 
