@@ -99,11 +99,12 @@ else:
 
 BROKER_DIR = DATA_DIR / "broker"
 CELERY_BROKER_URL = (
-    env.url("CELERY_BROKER_URL", REDIS_URL, schemes={"redis", "rediss", "amqp", "amqps", "unix"}) or "filesystem://"
+    env.url("CELERY_BROKER_URL", REDIS_URL, schemes={"redis", "rediss", "amqp", "amqps", "unix"})
+    or "filesystem://localhost//"
 )
 # Celery has a name of its own for Redis behind a Unix socket.
 CELERY_BROKER_URL = CELERY_BROKER_URL.replace("unix://", "redis+socket://")
-EMBEDDED_BROKER = CELERY_BROKER_URL == "filesystem://"
+EMBEDDED_BROKER = CELERY_BROKER_URL.startswith("filesystem:")
 
 # --- Django --------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
@@ -212,10 +213,18 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "InteractionStatus": "chat.models.Status",
+        "ModelStatus": "providers.models.ModelHealth.Status",
+    },
 }
 
-# Counting in one process's memory is right for one worker; more need Redis, which `llmchat.E001` insists on.
-SILENCED_SYSTEM_CHECKS = [] if REDIS_URL else ["django_ratelimit.E003", "django_ratelimit.W001"]
+SILENCED_SYSTEM_CHECKS = [
+    # All follow from HTTPS_ONLY, of which `llmchat.W101` speaks once.
+    *(f"security.{number}" for number in ("W004", "W008", "W012", "W016")),
+    # Counting in one process's memory is right for one worker; more need Redis, which `llmchat.E001` insists on.
+    *([] if REDIS_URL else ["django_ratelimit.E003", "django_ratelimit.W001"]),
+]
 RATELIMIT_FAIL_OPEN = False
 
 # --- What is kept --------------------------------------------------------------------------------------------------
@@ -337,3 +346,6 @@ _SECRETS = {
     *(urlsplit(address).password or "" for address in (REDIS_URL, CELERY_BROKER_URL) if address),
 }
 LOGGING = logs.dict_config(level=LOG_LEVEL, as_json=LOG_AS_JSON, secrets=_SECRETS)
+
+#: Every variable that is read above; `.env.example` explains each, and the system checks know the others from them.
+SETTING_NAMES = frozenset(env.names)
