@@ -445,7 +445,7 @@ class LiveServer:
         self.start()
 
     def _answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", "/v1/health/live")
             return connection.getresponse().status == 200
