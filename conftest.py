@@ -23,6 +23,7 @@ from django.db import connections
 
 from llmchat.tests.environment import SERVICES, Services
 from llmchat.tests.servers import LiveServer
+from providers import catalogue
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -49,8 +50,9 @@ def nothing_of_ours_blocks_the_event_loop(request: pytest.FixtureRequest) -> Ite
 
 @pytest.fixture(autouse=True)
 def empty_cache() -> None:
-    """Counters, cached keys and answers of one test never reach the next."""
+    """Counters, cached keys and answers of one test never reach the next; nor does its catalogue."""
     cache.clear()
+    catalogue.forget()
 
 
 @pytest.fixture(scope="session")
