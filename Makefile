@@ -27,6 +27,7 @@ setup: $(BASE) $(LOCAL) ## make .venv with the locked packages and the local mod
 # `exec` puts the server in the shell's place: make hands it SIGTERM, and waits for it to finish after Ctrl-C.
 run: setup ## serve web and background work on HOST (127.0.0.1) and PORT (8000)
 	@$(PY) manage.py migrate --verbosity 0
+	@$(PY) manage.py update_prices --quiet
 	@$(PY) manage.py bootstrap
 	@exec $(PY) manage.py serve
 
