@@ -86,7 +86,7 @@ REDIS_URL = env.url("REDIS_URL", schemes={"redis", "rediss", "unix"})
 if REDIS_URL:
     CACHES: dict[str, dict[str, Any]] = {
         "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "BACKEND": "llmchat.lib.caches.SharedRedisCache",
             "LOCATION": REDIS_URL,
             "KEY_PREFIX": "llmchat",
             "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},

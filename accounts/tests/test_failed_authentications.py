@@ -131,7 +131,7 @@ def test_good_key_is_let_in_although_failures_cannot_be_counted(
 ) -> None:
     settings.CACHES = {
         "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "BACKEND": "llmchat.lib.caches.SharedRedisCache",
             "LOCATION": f"redis://127.0.0.1:{free_port()}",
         }
     }

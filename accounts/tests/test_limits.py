@@ -31,7 +31,7 @@ def time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
 def redis_cache(settings: Settings, url: str) -> Iterator[None]:
     settings.CACHES = {
         "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "BACKEND": "llmchat.lib.caches.SharedRedisCache",
             "LOCATION": url,
             "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
         }

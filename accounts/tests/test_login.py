@@ -54,7 +54,7 @@ def test_log_in_is_closed_while_attempts_cannot_be_counted(settings: Settings) -
     UserFactory.create(username="ada")
     settings.CACHES = {
         "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
+            "BACKEND": "llmchat.lib.caches.SharedRedisCache",
             "LOCATION": f"redis://127.0.0.1:{free_port()}",
         }
     }
