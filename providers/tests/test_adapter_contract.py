@@ -33,7 +33,7 @@ from providers.errors import (
 )
 from providers.tests.subjects import CONVERSATION, IMPATIENT, KEY, SUBJECTS, WEATHER, Subject, sse
 from providers.tests.upstream import Ending, Reply, Upstream, recorded
-from providers.values import ChatRequest, Event, Finished, FinishReason, TextDelta, Usage
+from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, Usage
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -192,6 +192,37 @@ async def test_conversation_keeps_its_order_and_its_content(
     upstream.reply = Reply(body=recorded(subject.plain))
     await drained(adapter, subject.request(messages=CONVERSATION))
     assert subject.conversation_of(upstream.requests[0]) == subject.conversation
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"messages": [Message(role="assistant", tool_calls=[{"id": "c", "function": "get_weather"}])]},
+        {"messages": [Message(role="assistant", tool_calls=[{"id": ["c"], "function": {"name": "f"}}])]},
+        {"messages": [Message(role="assistant", tool_calls=[{"function": {"name": "f", "arguments": {"a": 1}}}])]},
+        {"messages": [Message(role="assistant", tool_calls=[{}])]},
+        {"messages": [Message(role="user", content=[{"type": "image_url", "image_url": "data:image/png;base64,AA"}])]},
+        {"messages": [Message(role="user", content=[{"type": "image_url"}])]},
+        {"messages": [Message(role="user", content=[{"type": "text", "text": 5}])]},
+        {"messages": [Message(role="user", content=[{}])]},
+        {"tools": [{"type": "function", "function": "get_weather"}]},
+        {"tools": [{"type": "function", "function": {"parameters": "none"}}]},
+        {"tools": [{}]},
+        {"tools": [WEATHER], "tool_choice": {"type": "function"}},
+        {"response_format": {"type": "json_schema"}},
+        {"extra": {"stream_options": "usage"}},
+    ],
+)
+async def test_content_of_another_shape_is_refused_or_left_to_the_vendor(
+    subject: Subject, adapter: Adapter, upstream: Upstream, settings: dict[str, Any]
+) -> None:
+    upstream.reply = Reply(body=recorded(subject.plain))
+    try:
+        await drained(adapter, subject.request(**settings))
+    except InvalidRequest:
+        assert upstream.requests == []
+    else:
+        assert len(upstream.requests) == 1
 
 
 async def test_configured_headers_go_with_every_call(subject: Subject, upstream: Upstream) -> None:

@@ -73,7 +73,7 @@ def test_every_known_parameter_is_sent_and_the_rest_is_left_out() -> None:
         "system": "Be brief.\n\nBe kind.",
         "stop_sequences": ["a"],
         "tools": [
-            {"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]},  # type: ignore[index]
+            {"name": "get_weather", "input_schema": WEATHER["function"]["parameters"]},
             {"name": "now", "description": "The time", "input_schema": {"type": "object", "properties": {}}},
         ],
         "tool_choice": {"type": "any", "disable_parallel_tool_use": True},

@@ -43,6 +43,9 @@ async def sent(adapter: Adapter, upstream: Upstream, **settings: Any) -> Any:
     return upstream.requests[-1].json
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}}
+
+
 def signed_call(signature: Any) -> Message:
     """An assistant's message whose call carries `signature`."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -121,10 +124,7 @@ async def test_response_format_in_geminis_words(
 
 
 async def test_images_are_sent_inside_the_request(adapter: Adapter, upstream: Upstream) -> None:
-    parts: list[dict[str, Any]] = [
-        {"type": "text", "text": "What is this?"},
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}},
-    ]
+    parts: list[dict[str, Any]] = [{"type": "text", "text": "What is this?"}, IMAGE]
     body = await sent(adapter, upstream, messages=[Message(role="user", content=parts)])
     assert body["contents"] == [
         {
@@ -150,6 +150,7 @@ async def test_images_are_sent_inside_the_request(adapter: Adapter, upstream: Up
         {"messages": [signed_call("Köln")]},
         {"messages": [signed_call(5)]},
         {"messages": [Message(role="tool", tool_call_id="nobody", content="x")]},
+        {"messages": [signed_call(""), Message(role="tool", tool_call_id="c", content=[IMAGE])]},
         {"messages": [Message(role="user", content="")]},
         {"tools": [{"type": "web_search"}]},
         {"tools": [{"type": "function", "function": {"name": ["no", "name"]}}]},

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from providers.adapters import classify
+from providers.adapters.dialects import openai_shape, untrusted
 from providers.errors import InvalidRequest
 from providers.values import (
     ChatRequest,
@@ -46,15 +47,13 @@ _REASONS: Final = {
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
 }
-_DATA_URL = re.compile(r"data:(?P<kind>[\w/+.-]+);base64,(?P<data>.*)", re.DOTALL)
 
 
 def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]:
     """The JSON of a streamed call. Raises InvalidRequest for content that cannot be said in this dialect."""
-    system = [message.text for message in request.messages if message.role in {"system", "developer"} and message.text]
     choice = _tool_choice(request)
     known = {
-        "system": "\n\n".join(system) or None,
+        "system": openai_shape.system_prompt(request.messages),
         **_sampling(request),
         "stop_sequences": list(request.stop) or None,
         "tools": [_tool(tool) for tool in request.tools] or None,
@@ -66,7 +65,9 @@ def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]
         "max_tokens": options.get("max_tokens", DEFAULT_MAX_TOKENS)
         if request.max_tokens is None
         else request.max_tokens,
-        "messages": _messages(request.messages),
+        "messages": [
+            {"role": side, "content": blocks} for side, blocks in openai_shape.turns(request.messages, _blocks)
+        ],
         "stream": True,
         **{name: value for name, value in known.items() if value is not None},
     }
@@ -87,77 +88,30 @@ def _sampling(request: ChatRequest) -> dict[str, float | None]:
     return {"top_p": request.top_p}
 
 
-def _messages(messages: Sequence[Message]) -> list[dict[str, Json]]:
-    """Neighbours of one role become one message: results of parallel tool calls are only accepted together."""
-    sent: list[dict[str, Json]] = []
-    for message in messages:
-        if message.role in {"system", "developer"}:
-            continue
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = list(_blocks(message))
-        if not blocks:
-            continue  # an empty text is refused by Anthropic, and says nothing
-        if sent and sent[-1]["role"] == role:
-            sent[-1]["content"] += blocks
-        else:
-            sent.append({"role": role, "content": blocks})
-    return sent
-
-
 def _blocks(message: Message) -> Iterator[dict[str, Json]]:
+    said = [_block(part) for part in openai_shape.content(message, vendor="Anthropic")]
     if message.role == "tool":
-        content = list(_parts(message))
-        yield {"type": "tool_result", "tool_use_id": message.tool_call_id, **({"content": content} if content else {})}
+        yield {"type": "tool_result", "tool_use_id": message.tool_call_id, **({"content": said} if said else {})}
         return
-    yield from _parts(message)
-    for call in message.tool_calls:
-        function = call.get("function") or {}
-        yield {
-            "type": "tool_use",
-            "id": call.get("id"),
-            "name": function.get("name"),
-            "input": _arguments(function.get("arguments")),
-        }
+    yield from said
+    for call in openai_shape.tool_calls(message):
+        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
 
 
-def _parts(message: Message) -> Iterator[dict[str, Json]]:
-    content = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content or ()
-    for part in content:
-        match part.get("type"):
-            case "text":
-                if part.get("text"):
-                    yield {"type": "text", "text": part["text"]}
-            case "image_url":
-                yield {"type": "image", "source": _image_source(part)}
-            case other:
-                raise InvalidRequest(f"Anthropic's models do not take message parts of type {other!r}.")
-
-
-def _image_source(part: Mapping[str, Json]) -> dict[str, Json]:
-    url = (part.get("image_url") or {}).get("url")
-    if not isinstance(url, str):
-        raise InvalidRequest("An image_url part needs image_url.url.")
-    if match := _DATA_URL.fullmatch(url):
-        return {"type": "base64", "media_type": match["kind"], "data": match["data"]}
-    if url.startswith("https://"):
-        return {"type": "url", "url": url}
-    raise InvalidRequest("Images are taken as https: addresses or as base64 data: URLs.")
-
-
-def _arguments(text: Json) -> Json:
-    try:
-        arguments = json.loads(text) if text else {}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidRequest("A tool call's arguments are not valid JSON.") from error
-    if not isinstance(arguments, dict):
-        raise InvalidRequest("A tool call's arguments must be a JSON object.")
-    return arguments
+def _block(part: str | openai_shape.Image) -> dict[str, Json]:
+    match part:
+        case str(text):
+            return {"type": "text", "text": text}
+        case openai_shape.Image(data=str(data), media_type=media_type):
+            return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+        case openai_shape.Image(url=url) if url.startswith("https://"):
+            return {"type": "image", "source": {"type": "url", "url": url}}
+        case _:
+            raise InvalidRequest("Images are taken as https: addresses or as base64 data: URLs.")
 
 
 def _tool(tool: Mapping[str, Json]) -> dict[str, Json]:
-    function = tool.get("function")
-    if tool.get("type") != "function" or not isinstance(function, Mapping):
-        raise InvalidRequest(f"Anthropic's models do not take tools of type {tool.get('type')!r}.")
+    function = openai_shape.function(tool, vendor="Anthropic")
     described = {"description": function["description"]} if function.get("description") else {}
     schema = function.get("parameters") or {"type": "object", "properties": {}}
     return {"name": function.get("name"), **described, "input_schema": schema}
@@ -211,13 +165,13 @@ class EventReader:
             case "error":
                 raise classify.from_object(event)
             case "message_start":
-                message = _mapping(event.get("message"))
+                message = untrusted.mapping(event.get("message"))
                 self._model, self._id = message.get("model"), message.get("id")
                 self._take_usage(message.get("usage"))
             case "content_block_start":
-                yield from self._begin(event.get("index"), _mapping(event.get("content_block")))
+                yield from self._begin(event.get("index"), untrusted.mapping(event.get("content_block")))
             case "content_block_delta":
-                yield from self._piece(event.get("index"), _mapping(event.get("delta")))
+                yield from self._piece(event.get("index"), untrusted.mapping(event.get("delta")))
             case "content_block_stop":
                 place = self._calls.get(event.get("index"))
                 if place in self._without_arguments:
@@ -272,7 +226,7 @@ class EventReader:
 
     def _end(self, event: Mapping[str, Json]) -> None:
         self._take_usage(event.get("usage"))
-        delta = _mapping(event.get("delta"))
+        delta = untrusted.mapping(event.get("delta"))
         self._extra |= {name: delta[name] for name in ("stop_sequence", "stop_details") if delta.get(name) is not None}
         if reason := delta.get("stop_reason"):
             self._reason = str(reason)
@@ -280,26 +234,23 @@ class EventReader:
 
     def _take_usage(self, usage: Json) -> None:
         """Later figures are cumulative and replace earlier ones, except where they are left out."""
-        self._usage |= {name: value for name, value in _mapping(usage).items() if value is not None}
+        self._usage |= {name: value for name, value in untrusted.mapping(usage).items() if value is not None}
         if "service_tier" in self._usage:
             self._extra["service_tier"] = self._usage["service_tier"]
 
 
 def _usage(reported: Mapping[str, Json]) -> Usage:
     """Anthropic counts what it read from and wrote to its cache apart from the input; we count all of it as input."""
-    read, written = _count(reported.get("cache_read_input_tokens")), _count(reported.get("cache_creation_input_tokens"))
+    read, written = (
+        untrusted.count(reported.get("cache_read_input_tokens")),
+        untrusted.count(reported.get("cache_creation_input_tokens")),
+    )
     return Usage(
-        input_tokens=_count(reported.get("input_tokens")) + read + written,
-        output_tokens=_count(reported.get("output_tokens")),
+        input_tokens=untrusted.count(reported.get("input_tokens")) + read + written,
+        output_tokens=untrusted.count(reported.get("output_tokens")),
         cached_input_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=_count(_mapping(reported.get("output_tokens_details")).get("thinking_tokens")),
+        reasoning_tokens=untrusted.count(
+            untrusted.mapping(reported.get("output_tokens_details")).get("thinking_tokens")
+        ),
     )
-
-
-def _mapping(value: Json) -> dict[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: Json) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) else 0

@@ -18,6 +18,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from providers.adapters import classify
+from providers.adapters.dialects import untrusted
 from providers.errors import Overloaded, ServerFault
 from providers.values import (
     ChatRequest,
@@ -71,7 +72,7 @@ def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]
     }
     sent |= {name: value for name, value in known.items() if value is not None}
     if options.get("stream_usage", True):
-        sent["stream_options"] = {**(request.extra.get("stream_options") or {}), "include_usage": True}
+        sent["stream_options"] = {**untrusted.mapping(request.extra.get("stream_options")), "include_usage": True}
     else:
         sent.pop("stream_options", None)
     if options.get("reports_cost"):
@@ -118,10 +119,10 @@ class ChunkReader:
         self._id = chunk.get("id") or self._id
         self._kept |= {name: chunk[name] for name in _KEPT_FIELDS if chunk.get(name) is not None}
         # Groq reports under its own name
-        usage = chunk.get("usage") or _mapping(chunk.get("x_groq")).get("usage")
+        usage = chunk.get("usage") or untrusted.mapping(chunk.get("x_groq")).get("usage")
         if isinstance(usage, dict):
             self._usage = usage
-        for choice in _mappings(chunk.get("choices")):
+        for choice in untrusted.mappings(chunk.get("choices")):
             if not choice.get("index"):
                 yield from self._choice(choice)
 
@@ -140,17 +141,17 @@ class ChunkReader:
     def _choice(self, choice: Mapping[str, Json]) -> Iterator[Event]:
         if choice.get("error"):  # OpenRouter
             raise classify.from_object(choice)
-        delta = _mapping(choice.get("delta"))
+        delta = untrusted.mapping(choice.get("delta"))
         for name in self._reasoning_fields:
-            if text := _text(delta.get(name)):
+            if text := untrusted.text(delta.get(name)):
                 yield ReasoningDelta(text)
                 break
         logprobs = choice.get("logprobs")
         # A refusal in OpenAI's structured output comes in a field of its own, and is all that the model says
-        text = _text(delta.get("content")) or _text(delta.get("refusal"))
+        text = untrusted.text(delta.get("content")) or untrusted.text(delta.get("refusal"))
         if text or logprobs is not None:
             yield TextDelta(text, logprobs)
-        for call in _mappings(delta.get("tool_calls")):
+        for call in untrusted.mappings(delta.get("tool_calls")):
             yield self._calls.delta(call)
         reason = choice.get("finish_reason")
         if reason == "error":
@@ -174,8 +175,8 @@ class _CallOrder:
         self._count = 0
 
     def delta(self, call: Mapping[str, Json]) -> ToolCallDelta:
-        function = _mapping(call.get("function"))
-        arguments = _text(function.get("arguments"))
+        function = untrusted.mapping(call.get("function"))
+        arguments = untrusted.text(function.get("arguments"))
         extra = {name: call[name] for name in _KEPT_CALL_FIELDS if call.get(name) is not None}
         call_id, index = call.get("id") or None, call.get("index")
         place = self._by_id.get(call_id) if call_id else self._by_index.get(index)
@@ -192,14 +193,16 @@ class _CallOrder:
 
 
 def _usage(reported: Mapping[str, Json]) -> Usage:
-    prompt = _mapping(reported.get("prompt_tokens_details"))
-    completion = _mapping(reported.get("completion_tokens_details"))
+    prompt = untrusted.mapping(reported.get("prompt_tokens_details"))
+    completion = untrusted.mapping(reported.get("completion_tokens_details"))
     return Usage(
-        input_tokens=_count(reported.get("prompt_tokens")),
-        output_tokens=_count(reported.get("completion_tokens")),
-        cached_input_tokens=_count(prompt.get("cached_tokens") or reported.get("prompt_cache_hit_tokens")),  # DeepSeek
-        cache_write_tokens=_count(prompt.get("cache_write_tokens")),
-        reasoning_tokens=_count(completion.get("reasoning_tokens")),
+        input_tokens=untrusted.count(reported.get("prompt_tokens")),
+        output_tokens=untrusted.count(reported.get("completion_tokens")),
+        cached_input_tokens=untrusted.count(
+            prompt.get("cached_tokens") or reported.get("prompt_cache_hit_tokens")
+        ),  # DeepSeek
+        cache_write_tokens=untrusted.count(prompt.get("cache_write_tokens")),
+        reasoning_tokens=untrusted.count(completion.get("reasoning_tokens")),
     )
 
 
@@ -212,20 +215,3 @@ def _cost(reported: Mapping[str, Json]) -> Decimal | None:
     except InvalidOperation:
         return None
     return value if value.is_finite() and value >= 0 else None
-
-
-def _mapping(value: Json) -> dict[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
-def _mappings(value: Json) -> Iterator[dict[str, Json]]:
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _count(value: Json) -> int:
-    return max(0, int(value)) if isinstance(value, int | float) else 0

@@ -6,18 +6,16 @@ Tuning that Gemini does not know (`extra`) is left out; content that it does not
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from google.genai import types
 
+from providers.adapters.dialects import openai_shape
 from providers.errors import InvalidRequest
 from providers.values import ChatRequest, Json, Message
 
-_DATA_URL = re.compile(r"data:(?P<kind>[\w/+.-]+);base64,(?P<data>.*)", re.DOTALL)
 _MODES: Final = {
     "auto": types.FunctionCallingConfigMode.AUTO,
     "none": types.FunctionCallingConfigMode.NONE,
@@ -28,12 +26,9 @@ _MODES: Final = {
 def config(request: ChatRequest) -> types.GenerateContentConfig:
     """Everything of a call but its model and messages. Raises InvalidRequest for what cannot be said to Gemini."""
     json_wanted, schema = _response_format(request.response_format)
-    system = "\n\n".join(
-        message.text for message in request.messages if message.role in {"system", "developer"} and message.text
-    )
     tools = [_declaration(tool) for tool in request.tools]
     return types.GenerateContentConfig(
-        system_instruction=system or None,
+        system_instruction=openai_shape.system_prompt(request.messages),
         temperature=request.temperature,
         top_p=request.top_p,
         max_output_tokens=request.max_tokens,
@@ -52,52 +47,37 @@ def config(request: ChatRequest) -> types.GenerateContentConfig:
 
 
 def contents(messages: Sequence[Message]) -> list[types.Content]:
-    """The conversation; neighbours of one role become one content, as Gemini wants parallel results together."""
-    names = {call.get("id"): (call.get("function") or {}).get("name") for m in messages for call in m.tool_calls}
-    turns: list[types.Content] = []
-    for message in messages:
-        if message.role in {"system", "developer"}:
-            continue
-        role = "model" if message.role == "assistant" else "user"
-        parts = list(_parts(message, names=names))
-        if not parts:
-            continue
-        if turns and turns[-1].role == role:
-            turns[-1].parts = [*(turns[-1].parts or ()), *parts]
-        else:
-            turns.append(types.Content(role=role, parts=parts))
-    return turns
+    """The conversation. Raises InvalidRequest for what cannot be said to Gemini."""
+    names: dict[str | None, str] = {}  # of the calls so far, by their ids
+    return [
+        types.Content(role="model" if side == "assistant" else "user", parts=parts)
+        for side, parts in openai_shape.turns(messages, lambda message: _parts(message, names=names))
+    ]
 
 
-def _parts(message: Message, *, names: Mapping[Json, Json]) -> Iterator[types.Part]:
+def _parts(message: Message, *, names: dict[str | None, str]) -> Iterator[types.Part]:
+    """The message's parts; takes note in `names` of its calls, because Gemini wants a result to name its function."""
+    said = list(openai_shape.content(message, vendor="Gemini"))
     if message.role == "tool":
         if message.tool_call_id not in names:
             raise InvalidRequest(
                 f"No tool call before has the id {message.tool_call_id!r} that a tool message answers."
             )
+        if not all(isinstance(part, str) for part in said):
+            raise InvalidRequest("Gemini takes only text as the result of a tool.")
         yield types.Part(
             function_response=types.FunctionResponse(
                 id=message.tool_call_id, name=names[message.tool_call_id], response=_result(message.text)
             )
         )
         return
-    content = [{"type": "text", "text": message.content}] if isinstance(message.content, str) else message.content or ()
-    for part in content:
-        match part.get("type"):
-            case "text":
-                if part.get("text"):
-                    yield types.Part(text=part["text"])
-            case "image_url":
-                yield types.Part(inline_data=_image(part))
-            case other:
-                raise InvalidRequest(f"Gemini's models do not take message parts of type {other!r}.")
-    for call in message.tool_calls:
-        function = call.get("function") or {}
+    for part in said:
+        yield types.Part(text=part) if isinstance(part, str) else types.Part(inline_data=_image(part))
+    for call in openai_shape.tool_calls(message):
+        names[call.id] = call.name
         yield types.Part(
-            function_call=types.FunctionCall(
-                id=call.get("id"), name=function.get("name"), args=_arguments(function.get("arguments"))
-            ),
-            thought_signature=_signature(call),
+            function_call=types.FunctionCall(id=call.id, name=call.name, args=call.arguments),
+            thought_signature=_signature(call.extra_content),
         )
 
 
@@ -108,9 +88,9 @@ def signed(signature: bytes | None) -> dict[str, Json]:
     return {"extra_content": {"google": {"thought_signature": base64.b64encode(signature).decode()}}}
 
 
-def _signature(call: Mapping[str, Json]) -> bytes | None:
+def _signature(extra_content: Json) -> bytes | None:
     """The signature that `signed` gave, or one of Google's placeholders, which are base64 in the other alphabet."""
-    match call.get("extra_content"):
+    match extra_content:
         case {"google": {"thought_signature": str(signature)}} if signature:
             try:
                 return base64.b64decode(signature.replace("-", "+").replace("_", "/"), validate=True)
@@ -121,14 +101,12 @@ def _signature(call: Mapping[str, Json]) -> bytes | None:
     return None
 
 
-def _image(part: Mapping[str, Json]) -> types.Blob:
-    url = (part.get("image_url") or {}).get("url")
-    match = _DATA_URL.fullmatch(url) if isinstance(url, str) else None
-    if match is None:
+def _image(image: openai_shape.Image) -> types.Blob:
+    if image.data is None:
         raise InvalidRequest("Gemini takes images only inside the request, as base64 data: URLs.")
     try:
-        return types.Blob(mime_type=match["kind"], data=base64.b64decode(match["data"], validate=True))
-    except binascii.Error as error:
+        return types.Blob(mime_type=image.media_type, data=base64.b64decode(image.data, validate=True))
+    except ValueError as error:  # not in ASCII, or binascii's
         raise InvalidRequest("An image's data: URL is not valid base64.") from error
 
 
@@ -141,20 +119,8 @@ def _result(text: str) -> dict[str, Json]:
     return value if isinstance(value, dict) else {"result": text}
 
 
-def _arguments(text: Json) -> dict[str, Json]:
-    try:
-        arguments = json.loads(text) if text else {}
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidRequest("A tool call's arguments are not valid JSON.") from error
-    if not isinstance(arguments, dict):
-        raise InvalidRequest("A tool call's arguments must be a JSON object.")
-    return arguments
-
-
 def _declaration(tool: Mapping[str, Json]) -> types.FunctionDeclaration:
-    function = tool.get("function")
-    if tool.get("type") != "function" or not isinstance(function, Mapping):
-        raise InvalidRequest(f"Gemini's models do not take tools of type {tool.get('type')!r}.")
+    function = openai_shape.function(tool, vendor="Gemini")
     return types.FunctionDeclaration(
         name=function.get("name"),
         description=function.get("description"),

@@ -1,0 +1,26 @@
+"""Vendors' JSON read without trust: a value of the wrong kind counts as one that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from providers.values import Json
+
+
+def mapping(value: Json) -> dict[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: Json) -> Iterator[dict[str, Json]]:
+    """The objects in a list."""
+    if isinstance(value, list):
+        yield from (item for item in value if isinstance(item, dict))
+
+
+def text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def count(value: Json) -> int:
+    """A number of tokens."""
+    return max(0, int(value)) if isinstance(value, int | float) else 0
