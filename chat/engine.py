@@ -22,7 +22,7 @@ from chat.conversations import Thread
 from chat.errors import as_api_error
 from chat.models import Interaction, Status
 from chat.recorder import Recorder
-from llmchat.lib import envelope
+from llmchat.lib import envelope, logs
 from llmchat.lib.envelope import APIError, DatabaseUnavailable
 from providers import catalogue, failover, registry
 from providers.catalogue import ResolvedModel, Snapshot
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _CHANNEL_SIZE = 1024
 
 #: Exchanges in flight: held here so that none is collected before it is recorded.
-_running: set[asyncio.Task[None]] = set()
+_running: set[Exchange] = set()
 
 
 async def accept(call: Call) -> Exchange:
@@ -55,6 +55,7 @@ async def accept(call: Call) -> Exchange:
     except ProviderError as error:
         raise as_api_error(error) from error
     recorder = Recorder(call, snapshot=snapshot, resolved=resolved, thread=thread, history_messages=history_messages)
+    logs.bind(interaction_id=str(recorder.interaction.id))
     return Exchange(call, recorder=recorder, candidates=candidates, headers=rate.headers() if rate else {})
 
 
@@ -148,8 +149,8 @@ class Exchange:
         self._abandoned = False
         self._channel: asyncio.Queue[Event | None] = asyncio.Queue(_CHANNEL_SIZE)
         self._task = asyncio.create_task(self._run(), name=f"exchange {recorder.interaction.id}")
-        _running.add(self._task)
-        self._task.add_done_callback(_running.discard)
+        _running.add(self)
+        self._task.add_done_callback(lambda _: _running.discard(self))
 
     @property
     def interaction(self) -> Interaction:
@@ -178,6 +179,10 @@ class Exchange:
         self._abandoned = True
         if not self._committing:
             self._task.cancel()
+
+    async def recorded(self) -> None:
+        """Waits for the end; what came of it is not told here."""
+        await asyncio.wait({self._task})
 
     async def _run(self) -> None:
         finished: Finished | None = None
@@ -226,6 +231,14 @@ def _incomplete() -> RuntimeError:
 
 
 async def drain() -> None:
-    """Waits for all exchanges in flight: for an orderly shutdown."""
+    """Waits until all exchanges in flight are on record."""
     while _running:
-        await asyncio.wait(set(_running))
+        await asyncio.gather(*(exchange.recorded() for exchange in _running))
+
+
+async def stop() -> None:
+    """Ends what is in flight, and waits until it is on record: for an orderly shutdown, when every response is out or
+    given up, so that nobody waits for it any more."""
+    for exchange in _running:
+        exchange.abandon()
+    await drain()

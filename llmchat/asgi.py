@@ -44,7 +44,7 @@ async def _warm_up() -> None:
 lifecycle.on_startup(_warm_up)
 # In the other order: whoever still waits for a provider is recorded before the way to it is closed.
 lifecycle.on_shutdown(registry.aclose_all)
-lifecycle.on_shutdown(engine.drain)
+lifecycle.on_shutdown(engine.stop)
 
 application = RequestLog(
     with_static_files(
