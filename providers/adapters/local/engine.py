@@ -42,7 +42,7 @@ Chunk = dict[str, Json]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """`context_length`: tokens per slot. `parallel`: slots, that is answers written at the same time. `threads`: of the
-    computation; 0 means one per core."""
+    computation; 0 means one per core but one."""
 
     context_length: int = CONTEXT_LENGTH
     parallel: int = 2
@@ -231,7 +231,7 @@ def _load(options: EngineOptions) -> Server:
     params.n_ctx = options.context_length * options.parallel
     params.n_parallel = options.parallel
     params.n_batch = params.n_ubatch = _BATCH
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads or _cores()
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads or _threads()
     params.fit_params = False  # no adjusting of the above to what memory happens to be free
     params.cache_ram_mib = 0  # else up to 8 GB of old prompts are kept
     params.verbosity = -1  # the process's output carries our logs
@@ -271,5 +271,8 @@ def _listens(other: socket.socket) -> bool:
     return bool(other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _threads() -> int:
+    # The threads of a computation wait for each other by spinning. With one on every core, whatever else wants a core
+    # (this process's event loop, to begin with) stops them all: measured, a tenth of the speed and less
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
