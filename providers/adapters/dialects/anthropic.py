@@ -155,7 +155,7 @@ class EventReader:
         self._reason: str | None = None
         self._model: str | None = None
         self._id: str | None = None
-        self._calls: dict[Json, int] = {}
+        self._calls: dict[int | None, int] = {}
         self._without_arguments: set[int] = set()
         self._extra: dict[str, Json] = {}
 
@@ -166,14 +166,17 @@ class EventReader:
                 raise classify.from_object(event)
             case "message_start":
                 message = untrusted.mapping(event.get("message"))
-                self._model, self._id = message.get("model"), message.get("id")
+                self._model = untrusted.text(message.get("model")) or None
+                self._id = untrusted.text(message.get("id")) or None
                 self._take_usage(message.get("usage"))
             case "content_block_start":
-                yield from self._begin(event.get("index"), untrusted.mapping(event.get("content_block")))
+                yield from self._begin(
+                    untrusted.index(event.get("index")), untrusted.mapping(event.get("content_block"))
+                )
             case "content_block_delta":
-                yield from self._piece(event.get("index"), untrusted.mapping(event.get("delta")))
+                yield from self._piece(untrusted.index(event.get("index")), untrusted.mapping(event.get("delta")))
             case "content_block_stop":
-                place = self._calls.get(event.get("index"))
+                place = self._calls.get(untrusted.index(event.get("index")))
                 if place in self._without_arguments:
                     self._without_arguments.discard(place)
                     yield ToolCallDelta(index=place, arguments="{}")  # a call without arguments is still JSON
@@ -195,12 +198,12 @@ class EventReader:
             extra=self._extra,
         )
 
-    def _begin(self, index: Json, block: Mapping[str, Json]) -> Iterator[Event]:
+    def _begin(self, index: int | None, block: Mapping[str, Json]) -> Iterator[Event]:
         match block.get("type"):
-            case "text" if block.get("text"):
-                yield TextDelta(block["text"])
-            case "thinking" if block.get("thinking"):
-                yield ReasoningDelta(block["thinking"])
+            case "text" if text := untrusted.text(block.get("text")):
+                yield TextDelta(text)
+            case "thinking" if text := untrusted.text(block.get("thinking")):
+                yield ReasoningDelta(text)
             case "tool_use":
                 place = self._calls[index] = len(self._calls)
                 given = block.get("input")
@@ -208,12 +211,12 @@ class EventReader:
                     self._without_arguments.add(place)
                 yield ToolCallDelta(
                     index=place,
-                    id=block.get("id"),
-                    name=block.get("name"),
+                    id=untrusted.text(block.get("id")) or None,
+                    name=untrusted.text(block.get("name")) or None,
                     arguments=json.dumps(given) if given else "",
                 )
 
-    def _piece(self, index: Json, delta: Mapping[str, Json]) -> Iterator[Event]:
+    def _piece(self, index: int | None, delta: Mapping[str, Json]) -> Iterator[Event]:
         match delta:
             case {"type": "text_delta", "text": str(text)} if text:
                 yield TextDelta(text)

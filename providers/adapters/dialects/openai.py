@@ -115,8 +115,8 @@ class ChunkReader:
         """Yield the events of one chunk; raises what an error object in it means."""
         if chunk.get("error"):
             raise classify.from_object(chunk)
-        self._model = chunk.get("model") or self._model
-        self._id = chunk.get("id") or self._id
+        self._model = untrusted.text(chunk.get("model")) or self._model
+        self._id = untrusted.text(chunk.get("id")) or self._id
         self._kept |= {name: chunk[name] for name in _KEPT_FIELDS if chunk.get(name) is not None}
         # Groq reports under its own name
         usage = chunk.get("usage") or untrusted.mapping(chunk.get("x_groq")).get("usage")
@@ -171,16 +171,17 @@ class _CallOrder:
 
     def __init__(self) -> None:
         self._by_id: dict[str, int] = {}
-        self._by_index: dict[Json, int] = {}
+        self._by_index: dict[int | None, int] = {}
         self._count = 0
 
     def delta(self, call: Mapping[str, Json]) -> ToolCallDelta:
         function = untrusted.mapping(call.get("function"))
         arguments = untrusted.text(function.get("arguments"))
         extra = {name: call[name] for name in _KEPT_CALL_FIELDS if call.get(name) is not None}
-        call_id, index = call.get("id") or None, call.get("index")
+        call_id, index = untrusted.text(call.get("id")) or None, untrusted.index(call.get("index"))
+        name = untrusted.text(function.get("name")) or None
         place = self._by_id.get(call_id) if call_id else self._by_index.get(index)
-        if place is None and self._count and not (call_id or function.get("name")):
+        if place is None and self._count and not (call_id or name):
             place = self._count - 1  # nothing that could begin a call: it belongs to the last one
         if place is not None:
             return ToolCallDelta(index=place, arguments=arguments, extra=extra)
@@ -189,7 +190,7 @@ class _CallOrder:
         self._by_index[index] = place
         if call_id:
             self._by_id[call_id] = place
-        return ToolCallDelta(index=place, id=call_id, name=function.get("name"), arguments=arguments, extra=extra)
+        return ToolCallDelta(index=place, id=call_id, name=name, arguments=arguments, extra=extra)
 
 
 def _usage(reported: Mapping[str, Json]) -> Usage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from providers.values import Json
@@ -21,6 +22,10 @@ def text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
+def index(value: Json) -> int | None:
+    return value if isinstance(value, int) else None
+
+
 def count(value: Json) -> int:
-    """A number of tokens."""
-    return max(0, int(value)) if isinstance(value, int | float) else 0
+    """A number of tokens. JSON also says numbers that are infinite or none at all."""
+    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0
