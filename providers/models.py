@@ -53,8 +53,8 @@ class LanguageModel(models.Model):
     upstream_id = models.CharField(max_length=200, help_text="The provider's own name for the model.")
     display_name = models.CharField(max_length=200, blank=True)
     context_window = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens; empty when unknown.")
-    max_output_tokens = models.PositiveIntegerField(null=True, blank=True)
-    is_enabled = models.BooleanField(default=True, help_text="Switched off: callers cannot name it.")
+    max_output_tokens = models.PositiveIntegerField(null=True, blank=True, help_text="Tokens; empty when unknown.")
+    is_enabled = models.BooleanField("enabled", default=True, help_text="Switched off: callers cannot name it.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -103,24 +103,40 @@ class Price(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     model = models.ForeignKey(LanguageModel, on_delete=models.PROTECT, related_name="prices")
-    effective_from = models.DateTimeField(default=timezone.now)
-    input_per_million = models.DecimalField(max_digits=14, decimal_places=6, validators=[MinValueValidator(0)])
-    output_per_million = models.DecimalField(max_digits=14, decimal_places=6, validators=[MinValueValidator(0)])
+    effective_from = models.DateTimeField(
+        default=timezone.now, help_text="Now or later; in the past only where no price was in force."
+    )
+    input_per_million = models.DecimalField(
+        "input",
+        max_digits=14,
+        decimal_places=6,
+        validators=[MinValueValidator(0)],
+        help_text="US dollars per million tokens.",
+    )
+    output_per_million = models.DecimalField(
+        "output",
+        max_digits=14,
+        decimal_places=6,
+        validators=[MinValueValidator(0)],
+        help_text="US dollars per million tokens, reasoning included.",
+    )
     cached_input_per_million = models.DecimalField(
+        "cached input",
         max_digits=14,
         decimal_places=6,
         null=True,
         blank=True,
         validators=[MinValueValidator(0)],
-        help_text="Empty: as input.",
+        help_text="US dollars per million tokens; empty: as input.",
     )
     cache_write_per_million = models.DecimalField(
+        "cache write",
         max_digits=14,
         decimal_places=6,
         null=True,
         blank=True,
         validators=[MinValueValidator(0)],
-        help_text="Empty: as input.",
+        help_text="US dollars per million tokens; empty: as input.",
     )
     source = models.CharField(
         max_length=64, default="manual", help_text="Who says so: genai-prices and its version, or manual."

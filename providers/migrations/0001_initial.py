@@ -30,8 +30,16 @@ class Migration(migrations.Migration):
                     "context_window",
                     models.PositiveIntegerField(blank=True, help_text="Tokens; empty when unknown.", null=True),
                 ),
-                ("max_output_tokens", models.PositiveIntegerField(blank=True, null=True)),
-                ("is_enabled", models.BooleanField(default=True, help_text="Switched off: callers cannot name it.")),
+                (
+                    "max_output_tokens",
+                    models.PositiveIntegerField(blank=True, help_text="Tokens; empty when unknown.", null=True),
+                ),
+                (
+                    "is_enabled",
+                    models.BooleanField(
+                        default=True, help_text="Switched off: callers cannot name it.", verbose_name="enabled"
+                    ),
+                ),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ("updated_at", models.DateTimeField(auto_now=True)),
             ],
@@ -112,25 +120,40 @@ class Migration(migrations.Migration):
                         default=llmchat.lib.uuid7.uuid7, editable=False, primary_key=True, serialize=False
                     ),
                 ),
-                ("effective_from", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "effective_from",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now,
+                        help_text="Now or later; in the past only where no price was in force.",
+                    ),
+                ),
                 (
                     "input_per_million",
                     models.DecimalField(
-                        decimal_places=6, max_digits=14, validators=[django.core.validators.MinValueValidator(0)]
+                        verbose_name="input",
+                        help_text="US dollars per million tokens.",
+                        decimal_places=6,
+                        max_digits=14,
+                        validators=[django.core.validators.MinValueValidator(0)],
                     ),
                 ),
                 (
                     "output_per_million",
                     models.DecimalField(
-                        decimal_places=6, max_digits=14, validators=[django.core.validators.MinValueValidator(0)]
+                        verbose_name="output",
+                        help_text="US dollars per million tokens, reasoning included.",
+                        decimal_places=6,
+                        max_digits=14,
+                        validators=[django.core.validators.MinValueValidator(0)],
                     ),
                 ),
                 (
                     "cached_input_per_million",
                     models.DecimalField(
+                        verbose_name="cached input",
                         blank=True,
                         decimal_places=6,
-                        help_text="Empty: as input.",
+                        help_text="US dollars per million tokens; empty: as input.",
                         max_digits=14,
                         null=True,
                         validators=[django.core.validators.MinValueValidator(0)],
@@ -139,9 +162,10 @@ class Migration(migrations.Migration):
                 (
                     "cache_write_per_million",
                     models.DecimalField(
+                        verbose_name="cache write",
                         blank=True,
                         decimal_places=6,
-                        help_text="Empty: as input.",
+                        help_text="US dollars per million tokens; empty: as input.",
                         max_digits=14,
                         null=True,
                         validators=[django.core.validators.MinValueValidator(0)],
