@@ -275,8 +275,19 @@ async def test_signatures_count_towards_the_size_of_an_answer(upstream: Upstream
     await adapter.aclose()
 
 
-async def test_chunk_of_another_shape_is_malformed(adapter: Adapter, upstream: Upstream) -> None:
-    upstream.reply = Reply(body=sse({"candidates": [{"content": {"parts": "no list"}}]}))
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"candidates": [{"content": {"parts": "no list"}}]},
+        {"candidates": 5},
+        {"candidates": ["strange"]},
+        {"candidates": [{"finishReason": ["STOP"]}]},
+        {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f"}, "thoughtSignature": "not base64"}]}}]},
+        {"usageMetadata": True},
+    ],
+)
+async def test_chunk_of_another_shape_is_malformed(adapter: Adapter, upstream: Upstream, chunk: Any) -> None:
+    upstream.reply = Reply(body=sse(chunk))
     with pytest.raises(MalformedAnswer):
         await drained(adapter)
 

@@ -109,7 +109,7 @@ class _Chunks:
         token = _current.set(self._call)
         try:
             chunk = await anext(self._answer, None)
-        except ValueError as error:  # pydantic's and json's errors are among them
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # what the library stumbles with
             if self._call.response is None:
                 raise InvalidRequest(f"the request cannot be put in Gemini's terms: {error}") from error
             raise MalformedAnswer("a part of the answer is not of the shape that Gemini promises.") from error
