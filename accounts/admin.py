@@ -72,9 +72,13 @@ class MembershipInline(OrganizationScoped, TabularInline):
 
 class APIKeyInline(OrganizationScoped, TabularInline):
     model = APIKey
-    fields = readonly_fields = ("prefix", "name", "status", "scopes", "expires_at", "last_used_at")
+    fields = readonly_fields = ("prefix", "name", "status", "scope_names", "expires_at", "last_used_at")
     extra = 0
     show_change_link = True
+
+    @display(description="scopes")
+    def scope_names(self, key: APIKey) -> str:
+        return key.scope_names()
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -136,7 +140,16 @@ class APIKeyAdmin(OrganizationScoped, ModelAdmin):
     """Keys are issued, revoked and rotated, never deleted: what they did stays on record."""
 
     form = APIKeyForm
-    list_display = ("prefix", "name", "organization", "status", "scopes", "budget_usd", "last_used_at", "created_at")
+    list_display = (
+        "prefix",
+        "name",
+        "organization",
+        "status",
+        "scope_names",
+        "budget_usd",
+        "last_used_at",
+        "created_at",
+    )
     list_filter = (("organization", RelatedOnlyFieldListFilter), "created_at", "expires_at", "revoked_at")
     list_select_related = ("organization",)
     search_fields = ("prefix", "name", "organization__name")
@@ -147,6 +160,10 @@ class APIKeyAdmin(OrganizationScoped, ModelAdmin):
         ("History", {"fields": ("created_at", "created_by", "last_used_at", "revoked_at")}),
     )
     add_fieldsets = ((None, {"fields": ("organization", "name", "scopes", "budget_usd", "expires_at")}),)
+
+    @display(description="scopes")
+    def scope_names(self, key: APIKey) -> str:
+        return key.scope_names()
 
     @display(description="status", label=_STATUS_COLOURS)
     def status(self, key: APIKey) -> str:

@@ -122,6 +122,7 @@ class APIKey(models.Model):
     digest = models.CharField(max_length=64, unique=True, editable=False)
     scopes = models.JSONField(default=list, validators=[validate_scopes], help_text='Such as ["chat", "read"].')
     budget_usd = models.DecimalField(
+        "budget (USD)",
         max_digits=12,
         decimal_places=2,
         null=True,
@@ -145,6 +146,10 @@ class APIKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+    def scope_names(self) -> str:
+        """The scopes in one line, for people."""
+        return ", ".join(self.scopes)
 
     def status(self) -> str:
         """In one word, for people: active, expired or revoked."""

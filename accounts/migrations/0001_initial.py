@@ -177,6 +177,7 @@ class Migration(migrations.Migration):
                         max_digits=12,
                         null=True,
                         validators=[django.core.validators.MinValueValidator(0)],
+                        verbose_name="budget (USD)",
                     ),
                 ),
                 ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
