@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -277,7 +278,7 @@ async def test_when_the_database_fails_the_last_known_picture_stands(monkeypatch
 @pytest.mark.django_db(transaction=True)
 async def test_a_database_that_hangs_does_not_stop_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     known = await catalogue.snapshot()
-    go_on = catalogue.threading.Event()
+    go_on = threading.Event()
     read = catalogue._read
 
     def hang() -> catalogue.Snapshot:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -181,11 +182,11 @@ def test_a_number_that_no_price_can_be_is_refused(numbers: tuple[str, str]) -> N
 def test_the_past_can_be_priced_only_where_it_had_no_price() -> None:
     model = LanguageModelFactory.create()
     yesterday, earlier = timezone.now() - DAY, timezone.now() - 2 * DAY
-    numbers = {"input_per_million": Decimal(1), "output_per_million": Decimal(1)}
-    services.set_price(model, effective_from=yesterday, **numbers)
-    services.set_price(model, effective_from=earlier, **numbers)
+    set_price = partial(services.set_price, model, input_per_million=Decimal(1), output_per_million=Decimal(1))
+    set_price(effective_from=yesterday)
+    set_price(effective_from=earlier)
     with pytest.raises(ValidationError, match="Another price was in force then"):
-        services.set_price(model, effective_from=yesterday + dt.timedelta(hours=1), **numbers)
+        set_price(effective_from=yesterday + dt.timedelta(hours=1))
 
 
 def test_a_planned_price_can_be_withdrawn_and_one_in_force_cannot() -> None:

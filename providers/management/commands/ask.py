@@ -68,7 +68,7 @@ class Command(BaseCommand):
         adapter = await registry.aadapter(model.provider)
         answer = _Answer()
         try:
-            async with aclosing(adapter.stream(request)) as events:  # type: ignore[type-var]
+            async with aclosing(adapter.stream(request)) as events:
                 async for event in events:
                     if isinstance(event, Finished):
                         answer.finished = event
