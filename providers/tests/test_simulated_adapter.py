@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -176,8 +177,36 @@ async def test_the_tool_that_the_request_insists_on_is_called(simulated):
     assert events[0].name == "time"
 
 
-async def test_a_tool_call_is_made_up_when_there_is_no_tool(simulated):
-    events, _ = await play(simulated, "tool-call")
+@pytest.mark.parametrize(
+    ("schema", "argument"),
+    [
+        ({"type": "integer"}, 3),
+        ({"type": ["number", "null"]}, 3.5),
+        ({"enum": ["small", "large"]}, "small"),
+        ({"type": "null"}, None),
+        ({}, "Paris"),
+        (True, "Paris"),
+        ({"enum": "no list", "type": 5}, "Paris"),
+    ],
+)
+async def test_arguments_fit_the_tools_schema(simulated, schema, argument):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": schema}}}}
+    events, _ = await play(simulated, "tool-call", tools=[tool])
+    assert json.loads("".join(event.arguments for event in events[:-1])) == {"a": argument}
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [
+        ([], None),
+        ([{}], None),
+        ([{"function": "weather"}], None),
+        ([{"function": {"name": None}}], "auto"),
+        ([{"function": {"description": "nameless"}}], {"type": "function"}),
+    ],
+)
+async def test_a_tool_call_is_made_up_when_there_is_no_tool(simulated, tools, choice):
+    events, _ = await play(simulated, "tool-call", tools=tools, tool_choice=choice)
     assert isinstance(events[0], ToolCallDelta)
     assert events[0].name == "get_weather"
 

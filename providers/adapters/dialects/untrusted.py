@@ -1,4 +1,4 @@
-"""Vendors' JSON read without trust: a value of the wrong kind counts as one that is not there."""
+"""JSON from outside read without trust: a value of the wrong kind counts as one that is not there."""
 
 from __future__ import annotations
 

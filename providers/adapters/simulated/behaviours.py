@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from providers.adapters.base import Timeouts
+from providers.adapters.dialects import untrusted
 from providers.adapters.reading import MAX_ANSWER_BYTES
 from providers.errors import (
     AnswerTooLarge,
@@ -166,27 +167,35 @@ async def tool_call(call: Call) -> AsyncGenerator[Event, None]:
 
 def _chosen_tool(request: ChatRequest) -> tuple[str, dict[str, Json]]:
     """The tool that the request insists on, else its first; and an argument for each property of its parameters."""
-    functions = [tool["function"] for tool in request.tools if isinstance(tool.get("function"), Mapping)]
-    if not functions:
+    functions = [untrusted.mapping(tool.get("function")) for tool in request.tools]
+    named = {name: function for function in functions if (name := untrusted.text(function.get("name")))}
+    if not named:
         return "get_weather", {"city": "Paris"}
-    wanted = request.tool_choice["function"]["name"] if isinstance(request.tool_choice, Mapping) else None
-    function = next((each for each in functions if each.get("name") == wanted), functions[0])
-    properties = function.get("parameters", {}).get("properties", {})
-    return function["name"], {name: _example(schema) for name, schema in properties.items()}
+    wanted = untrusted.text(untrusted.mapping(untrusted.mapping(request.tool_choice).get("function")).get("name"))
+    name = wanted if wanted in named else next(iter(named))
+    properties = untrusted.mapping(untrusted.mapping(named[name].get("parameters")).get("properties"))
+    return name, {argument: _example(untrusted.mapping(schema)) for argument, schema in properties.items()}
 
 
 def _example(schema: Mapping[str, Json]) -> Json:
-    if schema.get("enum"):
-        return schema["enum"][0]
-    examples: dict[str, Json] = {
-        "string": "Paris",
-        "integer": 3,
-        "number": 3.5,
-        "boolean": True,
-        "array": [],
-        "object": {},
-    }
-    return examples.get(schema.get("type", "string"))
+    """A value for `schema`: the first of its enumeration, or one of the first of its types."""
+    match schema:
+        case {"enum": [first, *_]}:
+            return first
+        case {"type": str(kind)} | {"type": [str(kind), *_]}:
+            return _EXAMPLES.get(kind)
+        case _:
+            return _EXAMPLES["string"]
+
+
+_EXAMPLES: Final[dict[str, Json]] = {
+    "string": "Paris",
+    "integer": 3,
+    "number": 3.5,
+    "boolean": True,
+    "array": [],
+    "object": {},
+}
 
 
 # --- Faults --------------------------------------------------------------------------------------------------------
