@@ -40,10 +40,6 @@ class LocalAdapter:
         self._max_waiting: int = config.options.get("max_waiting", 32)
         self._engine = _engine_for(config)
 
-    def warm_up(self) -> None:
-        """See the module's function."""
-        self._engine.warm_up()
-
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         """Yield the answer's events. Waits for a free slot, first come, first served.
 

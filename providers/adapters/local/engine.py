@@ -78,11 +78,6 @@ class Engine:
         self._closing = False
         self._seconds_each = _FIRST_GUESS
 
-    @property
-    def waiting(self) -> int:
-        """Generations that have no slot yet."""
-        return len(self._waiting)
-
     def warm_up(self) -> None:
         """Start loading the weights in the background; does nothing when they are loaded."""
         if not self._threads:

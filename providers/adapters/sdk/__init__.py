@@ -1,0 +1,1 @@
+"""The reference adapters: each vendor's own library, under our HTTP client."""
