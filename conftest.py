@@ -20,6 +20,7 @@ from asgiref.sync import sync_to_async
 from blockbuster import blockbuster_ctx
 from django.core.cache import cache
 from django.db import connections
+from django.urls import get_resolver
 
 from llmchat.tests.environment import SERVICES, Services
 from llmchat.tests.servers import LiveServer
@@ -44,6 +45,8 @@ def nothing_of_ours_blocks_the_event_loop(request: pytest.FixtureRequest) -> Ite
     if not inspect.iscoroutinefunction(request.function):
         yield
         return
+    # The imports behind the URLs read files; a server has them done before its first request.
+    get_resolver().url_patterns  # noqa: B018
     with blockbuster_ctx(_OURS, excluded_modules=[f"{package}.tests" for package in _OURS]):
         yield
 

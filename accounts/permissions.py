@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from accounts.errors import InsufficientScope, MissingAPIKey, ModelNotAllowed
 from accounts.models import model_is_allowed
 from accounts.principals import Principal
+from llmchat.lib import logs
 
 if TYPE_CHECKING:
     # DRF imports this module, named in its settings, while it makes its own views.
@@ -25,6 +26,7 @@ class HasScope(BasePermission):
         principal = request.auth
         if not isinstance(principal, Principal):
             raise MissingAPIKey
+        logs.bind(organization=principal.organization_name)
         required = view.required_scope  # type: ignore[attr-defined]
         if isinstance(required, Mapping):
             # No action: a method that the view set does not have, answered with 405 after this.

@@ -15,6 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmchat.settings")
 _django = get_asgi_application()
 
 from django.conf import settings  # noqa: E402
+from django.urls import get_resolver  # noqa: E402
 
 from chat import engine  # noqa: E402
 from llmchat.lib import lifecycle  # noqa: E402
@@ -23,6 +24,10 @@ from llmchat.lib.body_limit import BodyLimit  # noqa: E402
 from llmchat.lib.request_log import RequestLog  # noqa: E402
 from llmchat.lib.static import with_static_files  # noqa: E402
 from providers import registry  # noqa: E402
+
+
+# The imports behind the URLs are done now, not by the first request.
+get_resolver().url_patterns  # noqa: B018
 
 
 async def _route(scope: Scope, receive: Receive, send: Send) -> None:

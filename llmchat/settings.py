@@ -54,7 +54,7 @@ def _kept_secret(path: Path) -> str:
 
 SECRET_KEY = env.optional("SECRET_KEY") or _kept_secret(DATA_DIR / "secret_key")
 DEBUG = env.boolean("DEBUG", default=False)
-ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", HOST])
+ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", dict.fromkeys(["localhost", "127.0.0.1", "[::1]", HOST]))
 CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS")
 TRUSTED_PROXIES = env.integer("TRUSTED_PROXIES", 0, maximum=10)
 
@@ -167,10 +167,45 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
 STATIC_URL = "/static/"
-STATIC_ROOT = Path(env.text("STATIC_ROOT", str(DATA_DIR / "static")))
+STATIC_ROOT = Path(env.text("STATIC_ROOT", str(DATA_DIR / "static"))).expanduser().resolve()
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "llmchat.lib.static.HashedWhenCollected"},
+}
+
+# --- The admin -----------------------------------------------------------------------------------------------------
+#: Strings that name functions are called with the request.
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "llmchat",
+    "SITE_HEADER": "llmchat",
+    "SITE_SUBHEADER": "The gateway that keeps the books",
+    "SITE_URL": None,
+    "SITE_ICON": "llmchat.admin_site.icon",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "llmchat.admin_site.icon"}],
+    "STYLES": ["llmchat.admin_site.style"],
+    "SCRIPTS": ["llmchat.admin_site.script"],
+    "ENVIRONMENT": "llmchat.admin_site.environment",
+    "DASHBOARD_CALLBACK": "chat.admin.overview.add_to",
+    "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {"navigation": "llmchat.admin_site.navigation"},
+    "COLORS": {
+        "primary": {
+            shade: f"oklch({lightness}% {chroma} 218)"
+            for shade, lightness, chroma in (
+                ("50", 97.5, 0.012),
+                ("100", 94.5, 0.027),
+                ("200", 89, 0.05),
+                ("300", 81, 0.08),
+                ("400", 72, 0.1),
+                ("500", 61, 0.1),
+                ("600", 51, 0.09),
+                ("700", 44, 0.077),
+                ("800", 37.5, 0.064),
+                ("900", 32, 0.053),
+                ("950", 24, 0.042),
+            )
+        }
+    },
 }
 
 HTTPS_ONLY = env.boolean("HTTPS_ONLY", default=False)
@@ -203,9 +238,13 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "llmchat.lib.envelope.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_PAGINATION_CLASS": None,
+    # OPTIONS is a method like any other that a path does not have.
+    "DEFAULT_METADATA_CLASS": None,
 }
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "llmchat",
+    "DESCRIPTION": "One API in front of many language models; every exchange is kept, priced and searchable.",
+    "LICENSE": {"name": "MIT"},
     "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -213,6 +252,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "llmchat.lib.schema.tell_headers",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "InteractionStatus": "chat.models.Status",
         "ModelStatus": "providers.models.ModelHealth.Status",
@@ -276,7 +319,12 @@ PROVIDERS: dict[str, dict[str, Any]] = {
     "together": _vendor("TOGETHER", _OPENAI, "https://api.together.xyz/v1"),
     "litellm": _vendor("LITELLM", _OPENAI, "http://127.0.0.1:4000/v1"),
     "ollama": _vendor("OLLAMA", _OPENAI, "http://127.0.0.1:11434/v1", needs_key=False),
-    "local": {"ADAPTER": "providers.adapters.local.LocalAdapter", "NEEDS_KEY": False},
+    "local": {
+        "ADAPTER": "providers.adapters.local.LocalAdapter",
+        "NEEDS_KEY": False,
+        # It reads about 150 tokens a second and lets requests queue: a long prompt is slow, not silent.
+        "TIMEOUTS": {**PROVIDER_TIMEOUTS, "first_token": 60.0},
+    },
     "simulated": {"ADAPTER": "providers.adapters.simulated.SimulatedAdapter", "NEEDS_KEY": False},
 }
 for _row in PROVIDERS.values():

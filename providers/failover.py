@@ -16,7 +16,7 @@ import random as _random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Final, assert_never, cast
+from typing import Final, assert_never
 
 from providers.adapters.base import Adapter, Timeouts
 from providers.errors import (
@@ -209,7 +209,7 @@ async def _events(candidate: Candidate, *, until: float) -> AsyncGenerator[Event
     patience = limits.first_token
     impatience: type[TimedOut] = FirstTokenTimeout
     # An adapter's iterator can be closed, says its protocol
-    stream = cast("AsyncGenerator[Event, None]", candidate.adapter.stream(candidate.request))
+    stream = candidate.adapter.stream(candidate.request)
     async with aclosing(stream):
         while True:
             patient = loop.time() + patience
