@@ -39,7 +39,7 @@ _LISTED_AS = {
 #: Providers whose models are their own: these go by their bare ids.
 _VENDORS = frozenset({"openai", "anthropic", "gemini", "deepseek"})
 #: Drills have prices that nobody pays, so that they have costs; these have none, so that there are unknown costs too.
-_UNPRICED_DRILLS = frozenset({"unpriced", "unknown-reason"})
+_UNPRICED_DRILLS = frozenset({"unknown-reason"})
 _PRICE_PLACES = Decimal("0.000001")
 #: The numbers of a price.
 PRICE_FIELDS = (
