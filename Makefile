@@ -54,8 +54,8 @@ check: $(BASE) $(LOCAL) $(DEV) ## lint, format, types, import rules, migrations,
 	@echo '$(PY) manage.py check --deploy, with the settings of a production host'
 	@env $(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
 
-# A host behind a proxy that speaks HTTPS: what `check --deploy` is about. The key is made up here and used nowhere.
-PRODUCTION = DEBUG=false HTTPS_ONLY=true TRUSTED_PROXIES=1 ALLOWED_HOSTS=llm.example.com SECRET_KEY=$(shell $(PY) -c 'import secrets; print(secrets.token_urlsafe(50))')
+# A host behind a proxy that speaks HTTPS: what `check --deploy` is about, whatever .env says. The key is used nowhere else.
+PRODUCTION = ENV_FILE=/dev/null DEBUG=false HTTPS_ONLY=true TRUSTED_PROXIES=1 ALLOWED_HOSTS=llm.example.com SECRET_KEY=$(shell $(PY) -c 'import secrets; print(secrets.token_urlsafe(50))')
 
 fmt: $(DEV) ## format and repair what the linter can
 	$(PY) -m ruff format .
