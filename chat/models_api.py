@@ -14,7 +14,7 @@ from accounts.principals import Principal
 from chat import payloads, schema
 from chat.errors import as_api_error
 from llmchat.lib.envelope import APIError
-from providers import catalogue
+from providers import catalogue, health
 from providers.catalogue import ResolvedModel, Snapshot
 from providers.errors import ProviderError
 from providers.models import ModelHealth
@@ -39,16 +39,16 @@ class ModelViewSet(ViewSet):
     @schema.MODEL_STATUS
     def status(self, request: Request, model: str) -> Response:
         _, found = _find(principal_of(request), model)
-        health = ModelHealth.objects.filter(provider=found.provider, upstream_id=found.upstream_id).first()
+        lately = health.health_of(found.provider, found.upstream_id)
         return Response(
             {
                 "model": found.name,
                 "provider": found.provider,
-                "status": health.status if health else ModelHealth.Status.UNKNOWN,
-                "averageResponseMs": health.average_response_ms if health else None,
-                "errorRate": health.error_rate if health else None,
-                "attempts": health.attempts if health else 0,
-                "lastCheck": payloads.timestamp(health.checked_at) if health else None,
+                "status": lately.status if lately else ModelHealth.Status.UNKNOWN,
+                "averageResponseMs": lately.average_response_ms if lately else None,
+                "errorRate": lately.error_rate if lately else None,
+                "attempts": lately.attempts if lately else 0,
+                "lastCheck": payloads.timestamp(lately.checked_at) if lately else None,
             }
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from asgiref.sync import async_to_sync
 from celery import shared_task
 
 from chat import services
@@ -12,5 +11,5 @@ from providers import health
 @shared_task(name="chat.tasks.refresh_health", ignore_result=True)
 def refresh_health() -> None:
     """Probes the configured providers and joins what the record knows of them; `/v1/models/{model}/status` shows it."""
-    probes = async_to_sync(health.probe_all)()
+    probes = health.probe_now()
     health.write_health(probes, services.recent_attempts())

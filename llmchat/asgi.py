@@ -25,7 +25,6 @@ from llmchat.lib.request_log import RequestLog  # noqa: E402
 from llmchat.lib.static import with_static_files  # noqa: E402
 from providers import registry  # noqa: E402
 
-
 # The imports behind the URLs are done now, not by the first request.
 get_resolver().url_patterns  # noqa: B018
 

@@ -119,6 +119,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_ratelimit",
     "llmchat",
     "accounts",
     "providers",
@@ -174,11 +175,12 @@ STORAGES = {
 }
 
 # --- The admin -----------------------------------------------------------------------------------------------------
+LOGIN_REDIRECT_URL = "admin:index"
 #: Strings that name functions are called with the request.
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "llmchat",
     "SITE_HEADER": "llmchat",
-    "SITE_SUBHEADER": "The gateway that keeps the books",
+    "SITE_SUBHEADER": "Keeps the books",
     "SITE_URL": None,
     "SITE_ICON": "llmchat.admin_site.icon",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "llmchat.admin_site.icon"}],

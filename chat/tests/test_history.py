@@ -87,6 +87,7 @@ def test_a_wrong_query_is_named(owner, as_, query, param):
 def test_the_detail_has_its_attempts_and_error(owner, as_):
     row = InteractionFactory(
         organization=owner.organization,
+        attempt=None,
         status="failed",
         error_type="provider_error",
         error_code="provider_overloaded",
