@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -44,6 +45,9 @@ _FORMS = (
     r"\b(?:gsk|tgp|ghp|xoxb)_[\w-]{16,}",
     r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",
 )
+#: Every form above needs one of these, in lower case. Most text has none and is spared the forms, which would cost more
+#: than all else about a line.
+_TRACES = re.compile(r"bearer|basic|://|key|passw|secret|authorization|llmc_|[spr]k-|aiza|gsk_|tgp_|ghp_|xoxb_|eyj")
 #: A shorter value could be a word of ordinary text.
 _SHORTEST_KNOWN = 6
 
@@ -55,34 +59,37 @@ class Redactor:
         values = sorted({value for value in known if len(value) >= _SHORTEST_KNOWN}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, values))) if values else None
         self._forms = [re.compile(form, re.IGNORECASE) for form in _FORMS]
+        self._name = lru_cache(maxsize=1024)(self._judge_name)
 
     def text(self, text: str) -> str:
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
-        for form in self._forms:
-            text = form.sub(_keep_lead, text)
+        if _TRACES.search(text.lower()):
+            for form in self._forms:
+                text = form.sub(_keep_lead, text)
         return text
 
     def value(self, value: Any) -> Any:
         """The value without secrets: mappings and sequences are copied, what is neither they nor a number is text."""
         match value:
-            case None | bool() | int() | float():
-                return value
             case str():
                 return self.text(value)
+            case None | bool() | int() | float():
+                return value
             case Mapping():
-                return {
-                    self.text(str(name)): REDACTED if _is_secret(name) and inner else self.value(inner)
-                    for name, inner in value.items()
-                }
+                redacted = {}
+                for name, inner in value.items():
+                    # Names are few and come from code: what is theirs to say is said once.
+                    shown, is_secret = self._name(str(name))
+                    redacted[shown] = REDACTED if is_secret and inner else self.value(inner)
+                return redacted
             case list() | tuple() | set() | frozenset():
                 return [self.value(inner) for inner in value]
             case _:
                 return self.text(str(value))
 
-
-def _is_secret(name: object) -> bool:
-    return isinstance(name, str) and name.lower().replace("_", "-") in SECRET_NAMES
+    def _judge_name(self, name: str) -> tuple[str, bool]:
+        return self.text(name), name.lower().replace("_", "-") in SECRET_NAMES
 
 
 def _keep_lead(match: re.Match[str]) -> str:
