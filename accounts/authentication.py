@@ -177,6 +177,8 @@ def _stored_finding(digest: str) -> Finding:
         scopes=frozenset(key.scopes),
         plan=PlanLimits.of(key.organization.plan),
         budget_usd=key.budget_usd,
+        keeps_prompts=key.organization.keeps_prompts,
+        keeps_responses=key.organization.keeps_responses,
     )
     return Finding(digest=digest, principal=principal, expires_at=key.expires_at, last_used_at=key.last_used_at)
 
@@ -192,6 +194,8 @@ def _public_finding() -> Finding:
         key_name="",
         scopes=PUBLIC_SCOPES,
         plan=PlanLimits.of(organization.plan),
+        keeps_prompts=organization.keeps_prompts,
+        keeps_responses=organization.keeps_responses,
     )
     return Finding(digest=_PUBLIC.digest, principal=principal)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
@@ -59,6 +60,18 @@ class Organization(models.Model):
     name = models.CharField(max_length=128, unique=True)
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="organizations")
     is_active = models.BooleanField(default=True, help_text="Switched off: its keys are refused, its record stays.")
+    log_prompts = models.BooleanField(
+        "keep prompts",
+        null=True,
+        blank=True,
+        help_text="Whether texts that it sends stay on record. Unknown: as the setting LOG_PROMPTS says.",
+    )
+    log_responses = models.BooleanField(
+        "keep responses",
+        null=True,
+        blank=True,
+        help_text="Whether texts that it gets stay on record. Unknown: as the setting LOG_RESPONSES says.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -66,6 +79,14 @@ class Organization(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def keeps_prompts(self) -> bool:
+        return settings.LOG_PROMPTS if self.log_prompts is None else self.log_prompts
+
+    @property
+    def keeps_responses(self) -> bool:
+        return settings.LOG_RESPONSES if self.log_responses is None else self.log_responses
 
 
 class User(AbstractUser):

@@ -38,7 +38,8 @@ class PlanLimits:
 class Principal:
     """The organization that a request speaks for, and the key by which it does; `request.auth` in views.
 
-    `api_key_id` is None, and `key_name` empty, for a request without a key where none is required.
+    `api_key_id` is None, and `key_name` empty, for a request without a key where none is required. `keeps_prompts` and
+    `keeps_responses`: whether texts that it sends and gets stay on record.
     """
 
     organization_id: UUID
@@ -48,6 +49,8 @@ class Principal:
     scopes: frozenset[str]
     plan: PlanLimits
     budget_usd: Decimal | None = None
+    keeps_prompts: bool = True
+    keeps_responses: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.conf import settings
-
 from chat.models import Conversation, Interaction, Status
 from llmchat.lib.envelope import APIError
 from llmchat.lib.threads import in_thread
@@ -31,9 +29,9 @@ class Thread:
     system_prompt: str = ""
 
 
-def begin(*, organization_id: UUID, user_id: str, prompt: str) -> Thread:
-    """A new conversation, to be stored together with its first interaction."""
-    title = " ".join(prompt.split())[:TITLE_LENGTH] if settings.LOG_PROMPTS else ""
+def begin(*, organization_id: UUID, user_id: str, title: str) -> Thread:
+    """A new conversation, to be stored together with its first interaction. Of `title`, the beginning is taken."""
+    title = " ".join(title.split())[:TITLE_LENGTH]
     return Thread(Conversation(id=uuid7(), organization_id=organization_id, user_id=user_id, title=title), is_new=True)
 
 
@@ -63,7 +61,9 @@ def _resume(organization_id: UUID, user_id: str, conversation_id: UUID) -> Threa
     )
     history: list[Message] = []
     for prompt, response, _ in reversed(newest_first):
-        history += (Message(role="user", content=prompt), Message(role="assistant", content=response))
+        # What is not on record cannot be carried on, and half an exchange would mislead the model.
+        if prompt and response:
+            history += (Message(role="user", content=prompt), Message(role="assistant", content=response))
     return Thread(conversation, is_new=False, history=history, system_prompt=newest_first[0][2] if newest_first else "")
 
 

@@ -66,7 +66,8 @@ async def _thread(call: Call) -> Thread | None:
             organization_id=organization_id, user_id=call.user_id, conversation_id=call.conversation_id
         )
     if call.keeps_conversation:
-        return conversations.begin(organization_id=organization_id, user_id=call.user_id, prompt=call.prompt)
+        title = call.prompt if call.principal.keeps_prompts else ""
+        return conversations.begin(organization_id=organization_id, user_id=call.user_id, title=title)
     return None
 
 

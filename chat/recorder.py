@@ -6,20 +6,19 @@ rows are on disk. What is not known stays None.
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, assert_never
 
-from django.conf import settings
 from django.db import transaction
 
 from chat import metrics
 from chat.calls import Call
 from chat.conversations import Thread
 from chat.models import Attempt, Conversation, Interaction, Status
+from chat.privacy import as_kept
 from llmchat.lib.envelope import APIError
 from llmchat.lib.threads import in_thread
 from llmchat.lib.uuid7 import moment_of, uuid7
@@ -240,7 +239,7 @@ class Recorder:
         Raises Django's DatabaseError when they are not. Committing again changes nothing: ids are made beforehand.
         """
         attempts = [facts.row for facts in self.attempts]
-        await in_thread(_store, _as_kept(self.interaction), attempts, self.thread)
+        await in_thread(_store, *as_kept(self.interaction, attempts, principal=self.call.principal), self.thread)
         metrics.observe(self.interaction, attempts, name_of=self.snapshot.name_of)
 
 
@@ -253,18 +252,6 @@ def _store(interaction: Interaction, attempts: list[Attempt], thread: Thread | N
             Conversation.objects.filter(id=thread.conversation.id).update(updated_at=interaction.created_at)
         Interaction.objects.bulk_create([interaction], ignore_conflicts=True)
         Attempt.objects.bulk_create(attempts, ignore_conflicts=True)
-
-
-def _as_kept(interaction: Interaction) -> Interaction:
-    """The row as the privacy switches let it be stored."""
-    if settings.LOG_PROMPTS and settings.LOG_RESPONSES:
-        return interaction
-    kept = copy.copy(interaction)
-    if not settings.LOG_PROMPTS:
-        kept.prompt, kept.system_prompt, kept.messages, kept.parameters = "", "", [], {}
-    if not settings.LOG_RESPONSES:
-        kept.response, kept.reasoning, kept.tool_calls = "", "", []
-    return kept
 
 
 def _estimate(facts: _AttemptFacts) -> Usage:

@@ -1,0 +1,66 @@
+"""What of an exchange stays on record for a caller who wants no texts kept: figures, names and outcomes, no words.
+
+From rows to rows; knows neither the database nor what the caller is told, which is always everything.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Final
+
+from accounts.principals import Principal
+from chat.models import Attempt, Interaction
+
+#: What is kept in place of an error's message, which may quote the texts. By the error's code.
+_OWN_WORDS: Final = {
+    "content_policy_violation": "The provider's content policy refused the request.",
+    "context_length_exceeded": "The request was longer than the model's context.",
+    "deadline_exceeded": "The whole answer took too long.",
+    "invalid_request": "The provider refused the request.",
+    "model_not_found": "The provider does not know the model.",
+    "provider_answer_too_large": "The provider's answer was too large.",
+    "provider_connection_failed": "The provider could not be reached.",
+    "provider_credentials_rejected": "The provider refused our credentials.",
+    "provider_error": "The provider failed.",
+    "provider_malformed_answer": "The provider's answer could not be read.",
+    "provider_not_configured": "The provider is not configured.",
+    "provider_overloaded": "The provider was overloaded.",
+    "provider_quota_exhausted": "Our account with the provider was used up.",
+    "provider_rate_limited": "The provider asked us to slow down.",
+    "provider_server_error": "The provider failed on its side.",
+    "provider_stalled": "The provider fell silent in mid-answer.",
+    "provider_timeout": "The provider did not answer in time.",
+    "provider_truncated_answer": "The provider's answer broke off.",
+    "provider_unavailable": "The provider was not available.",
+}
+
+
+def as_kept(
+    interaction: Interaction, attempts: Sequence[Attempt], *, principal: Principal
+) -> tuple[Interaction, list[Attempt]]:
+    """The rows as `principal` lets them be stored: copies without the texts that are not kept, the rows themselves if
+    all are."""
+    if principal.keeps_prompts and principal.keeps_responses:
+        return interaction, list(attempts)
+    kept = copy.copy(interaction)
+    if not principal.keeps_prompts:
+        kept.prompt, kept.system_prompt, kept.messages = "", "", []
+        # Numbers and switches say how an answer was wanted; everything else may be text: tools, schemas, stop words.
+        kept.parameters = {name: value for name, value in kept.parameters.items() if isinstance(value, int | float)}
+    if not principal.keeps_responses:
+        kept.response, kept.reasoning, kept.tool_calls = "", "", []
+    kept.error_message = _in_own_words(kept)
+    return kept, [_without_quotes(attempt) for attempt in attempts]
+
+
+def _without_quotes(attempt: Attempt) -> Attempt:
+    kept = copy.copy(attempt)
+    kept.error_message = _in_own_words(kept)
+    return kept
+
+
+def _in_own_words(row: Interaction | Attempt) -> str:
+    if not row.error_message:
+        return ""
+    return _OWN_WORDS.get(row.error_code, f"It ended with the error {row.error_code}.")
