@@ -44,13 +44,16 @@ class ConversationAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
     list_filter = (
         filters.PeriodFilter,
         ("created_at", filters.DayRangeFilter),
-        ("organization", filters.OrganizationFilter),
+        filters.BY_ORGANIZATION,
         filters.UserFilter,
     )
     search_fields = ("title", "user_id")
     search_help_text = "Title, user, id"
     empty_title = "No conversations yet"
     empty_text = "A call to /v1/chat begins one; calls that name its conversationId carry it on."
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        return filters.worth_offering(super().get_list_filter(request), request)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RecordChangeList]:
         return ConversationChangeList

@@ -58,6 +58,7 @@ class Bar:
     left: str
     width: str
     first_token: str | None
+    start: str
     duration: str
 
 
@@ -166,6 +167,7 @@ def bars(row: Interaction, attempts: Sequence[Attempt]) -> list[Bar]:
             left=_percent(start, scale),
             width=_percent(length, scale),
             first_token=_percent(min(first, length), length) if first is not None else None,
+            start=formats.milliseconds(start),
             duration=formats.milliseconds(length),
         )
         for label, status, start, length, first in known

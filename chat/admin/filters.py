@@ -4,6 +4,7 @@ values would read the whole table."""
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -138,9 +139,16 @@ class _OrganizationForm(AutocompleteDropdownForm):
 
 
 class OrganizationFilter(AutocompleteSelectFilter):
-    """An organization, found by typing; left out for people who belong to one only."""
+    """An organization, found by typing, among those that the person may see."""
 
     form_class = _OrganizationForm
 
-    def has_output(self) -> bool:
-        return self.request.user.is_superuser or len(roles_of(self.request)) > 1
+
+def worth_offering(list_filter: Sequence[Any], request: HttpRequest) -> list[Any]:
+    """The filters without the one by organization for people who belong to one only."""
+    if request.user.is_superuser or len(roles_of(request)) > 1:
+        return list(list_filter)
+    return [entry for entry in list_filter if entry != BY_ORGANIZATION]
+
+
+BY_ORGANIZATION = ("organization", OrganizationFilter)

@@ -56,7 +56,7 @@ class InteractionAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
         filters.PeriodFilter,
         ("created_at", filters.DayRangeFilter),
         ("status", MultipleChoicesDropdownFilter),
-        ("organization", filters.OrganizationFilter),
+        filters.BY_ORGANIZATION,
         filters.UserFilter,
         filters.ProviderFilter,
         filters.ModelFilter,
@@ -70,6 +70,9 @@ class InteractionAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
     search_help_text = "Prompt, response, user, id, request id"
     empty_title = "No interactions yet"
     empty_text = "Each accepted request appears here as soon as it is answered, refused by a provider or cancelled."
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        return filters.worth_offering(super().get_list_filter(request), request)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RecordChangeList]:
         return InteractionChangeList
@@ -198,7 +201,7 @@ def _page(request: HttpRequest, row: Interaction) -> dict[str, Any]:
         "facts": _facts(row),
         "turns": exchange.turns(row),
         "bars": exchange.bars(row, attempts),
-        "attempts": [_attempt(row, attempt) for attempt in attempts],
+        "attempts": [_attempt(attempt) for attempt in attempts],
         "parameters": formats.text(formats.pretty(row.parameters)) if row.parameters else None,
         "metadata": sorted(row.metadata.items()) if isinstance(row.metadata, dict) else [],
         "curl": exchange.curl(row, origin=request.build_absolute_uri("/").rstrip("/")),
@@ -257,10 +260,9 @@ def _related(row: Interaction, name: str) -> Model | None:
     return related
 
 
-def _attempt(row: Interaction, attempt: Attempt) -> dict[str, Any]:
+def _attempt(attempt: Attempt) -> dict[str, Any]:
     return {
         "row": attempt,
-        "started": formats.milliseconds(max(0.0, (attempt.started_at - row.created_at).total_seconds() * 1000)),
         "latency": formats.milliseconds(attempt.latency_ms),
         "first_token": formats.milliseconds(attempt.time_to_first_token_ms),
         "input_tokens": formats.count(attempt.input_tokens),

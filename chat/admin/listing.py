@@ -49,6 +49,7 @@ class RecordChangeList(ChangeList):
     id shown (`?id__lt=`), at the same cost however far back that is."""
 
     result_count: int
+    multi_page: bool
     page_num: int
     paginator: BoundedPaginator
 
@@ -56,6 +57,8 @@ class RecordChangeList(ChangeList):
         super().get_results(request)
         # The heading would repeat what the foot of the list says.
         self.full_result_count = self.result_count
+        if not self.multi_page:
+            self.page_num = 1  # whatever was asked for: Django shows the only page there is
 
     @property
     def title_of_rows(self) -> str:

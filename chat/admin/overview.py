@@ -26,6 +26,7 @@ _MODELS = 6
 
 def add_to(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Unfold's dashboard callback. Shows what the person may see in the list of interactions, no more."""
+    context = context | {"title": "Overview"}
     model_admin = admin.site.get_model_admin(Interaction)
     if not model_admin.has_view_permission(request):
         return context | {"overview": None}
@@ -50,7 +51,7 @@ def add_to(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         overview["failures"] = [_failure(row) for row in latest]
     elif not rows.exists():
         overview["first_call"] = exchange.first_call(origin=request.build_absolute_uri("/"))
-    return context | {"overview": overview, "title": "Overview"}
+    return context | {"overview": overview}
 
 
 def _total(groups: list[Any], name: str) -> Any:
