@@ -10,6 +10,7 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.contrib import admin
+from django.db import connection
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
@@ -84,6 +85,6 @@ def environment(request: HttpRequest) -> list[str] | None:
     """The badge beside the title: what a production server should not be."""
     if settings.DEBUG:
         return ["Debug", "danger"]
-    if settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    if connection.vendor == "sqlite":
         return ["Embedded SQLite", "info"]
     return None

@@ -43,7 +43,7 @@ class Turn:
     role: str
     label: str
     text: Text
-    tool_calls: Sequence[ToolCall] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
     reasoning: Text = NO_TEXT
     origin: str = "sent"
 
@@ -128,7 +128,7 @@ def _address(url: str) -> str:
     return f"{kind[:80]}, {len(data):,} characters"
 
 
-def _tool_calls(calls: Any) -> list[ToolCall]:
+def _tool_calls(calls: Any) -> tuple[ToolCall, ...]:
     found = []
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function") if isinstance(call, dict) else None
@@ -142,7 +142,7 @@ def _tool_calls(calls: Any) -> list[ToolCall]:
             )
         else:
             found.append(ToolCall(id="", name="", arguments=formats.text(formats.pretty(call))))
-    return found
+    return tuple(found)
 
 
 def bars(row: Interaction, attempts: Sequence[Attempt]) -> list[Bar]:
