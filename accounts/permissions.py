@@ -29,9 +29,9 @@ class HasScope(BasePermission):
         logs.bind(organization=principal.organization_name)
         required = view.required_scope  # type: ignore[attr-defined]
         if isinstance(required, Mapping):
-            # No action: a method that the view set does not have, answered with 405 after this.
+            # No action, or DRF's own for OPTIONS: a method that the view set does not have, answered with 405 later.
             action = getattr(view, "action", None)
-            required = required[action] if action else None
+            required = required[action] if action and action != "metadata" else None
         if required is not None and required not in principal.scopes:
             raise InsufficientScope(required, has=sorted(principal.scopes))
         return True

@@ -1,13 +1,15 @@
 """Serializer fields that take a JSON type at its word: a number is not text, "5" is not a number, null is not false.
 
-DRF's own fields convert; an API whose record is evidence must not guess. The OpenAPI schema comes from DRF's classes.
+DRF's own fields convert; an API whose record is evidence must not guess. `llmchat.lib.schema_fields` tells the OpenAPI
+schema what they refuse.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 from rest_framework import serializers
 
@@ -40,9 +42,12 @@ class Text(serializers.CharField):
 
 
 class Integer(serializers.IntegerField):
-    """A JSON number without a fraction."""
+    """A JSON number without a fraction: `5.0` is `5`, as JSON Schema has it."""
 
     def to_internal_value(self, data: Any) -> int:
+        # Beyond this a float is not the number that was written.
+        if isinstance(data, float) and data.is_integer() and abs(data) < 2**53:
+            return int(data)
         if isinstance(data, bool) or not isinstance(data, int):
             self.fail("invalid")
         return data
@@ -104,23 +109,38 @@ class JSONObject(serializers.JSONField):
 
 
 class StringMap(JSONObject):
-    """A flat JSON object of strings: at most 64 entries, keys up to 64 and values up to 1,024 characters."""
+    """A flat JSON object of strings: `MAX_ENTRIES` at most; keys up to `MAX_KEY`, values to `MAX_VALUE` characters."""
+
+    MAX_ENTRIES: Final = 64
+    MAX_KEY: Final = 64
+    MAX_VALUE: Final = 1024
 
     default_error_messages = {
         "values": "This must be a flat object whose values are strings.",
-        "size": "This may hold 64 entries at most, keys up to 64 and values up to 1024 characters.",
+        "size": f"At most {MAX_ENTRIES} entries, keys up to {MAX_KEY} and values up to {MAX_VALUE} characters.",
     }
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         entries = super().to_internal_value(data)
         if not all(isinstance(value, str) for value in entries.values()):
             self.fail("values")
-        if len(entries) > 64 or any(len(key) > 64 or len(value) > 1024 for key, value in entries.items()):
+        if len(entries) > self.MAX_ENTRIES or any(
+            len(key) > self.MAX_KEY or len(value) > self.MAX_VALUE for key, value in entries.items()
+        ):
             self.fail("size")
         return entries
 
 
-class KnownFieldsSerializer(serializers.Serializer):  # type: ignore[type-arg]
+class RuledSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """A serializer that says in JSON Schema what its `validate` asks of several fields together.
+
+    `rules`: keywords beside `properties`; those under `properties` are added to that field's own.
+    """
+
+    rules: ClassVar[Mapping[str, Any]] = {}
+
+
+class KnownFieldsSerializer(RuledSerializer):
     """A serializer that refuses fields it does not declare, naming them."""
 
     def to_internal_value(self, data: Any) -> Any:

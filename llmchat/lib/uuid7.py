@@ -39,8 +39,9 @@ def uuid7() -> UUID:
 
 
 def floor_at(moment: dt.datetime) -> UUID:
-    """The least id of `moment`'s millisecond: every id made at or after it is at least this one."""
-    return _assemble(int(moment.timestamp() * 1000), 0, 0)
+    """The least id of `moment`'s millisecond: every id made at or after it is at least this one. What is before 1970 is
+    before every id."""
+    return _assemble(max(0, int(moment.timestamp() * 1000)), 0, 0)
 
 
 def moment_of(identifier: UUID) -> dt.datetime:

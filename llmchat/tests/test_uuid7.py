@@ -76,3 +76,9 @@ def test_the_floor_of_a_moment_is_below_every_id_from_then_on():
 def test_another_kind_of_uuid_has_no_moment():
     with pytest.raises(ValueError, match="not a UUIDv7"):
         moment_of(module.UUID(int=0))
+
+
+def test_what_is_before_1970_is_before_every_id():
+    assert (
+        floor_at(dt.datetime(1900, 1, 1, tzinfo=dt.UTC)) == floor_at(dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) < uuid7()
+    )
