@@ -9,6 +9,10 @@ class APIKeyScheme(OpenApiAuthenticationExtension):
     target_class = "accounts.authentication.APIKeyAuthentication"
     name = ["bearer", "apiKey"]
 
+    def get_security_requirement(self, auto_schema: object) -> list[dict[str, list[str]]]:
+        # Either is enough; one mapping with both would ask for both.
+        return [{"bearer": []}, {"apiKey": []}]
+
     def get_security_definition(self, auto_schema: object) -> list[dict[str, str]]:
         return [
             {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer llmc_..."},

@@ -6,35 +6,17 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
-from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSet
 
 from accounts.permissions import principal_of
 from chat import payloads, queries, schema, services
-from chat.models import Conversation, Interaction, Status
+from chat.models import Conversation, Interaction
 from chat.queries import Row
+from chat.serializers import InteractionFilterSerializer, PageSerializer
 from llmchat.lib.envelope import APIError
 from llmchat.lib.fields import KnownFieldsSerializer
-from llmchat.lib.rendering import NO_NUL
-
-
-class PageSerializer(KnownFieldsSerializer):
-    """Query parameters of a list."""
-
-    cursor = serializers.UUIDField(required=False)
-    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=100)
-    userId = serializers.CharField(required=False, max_length=128, validators=[NO_NUL])
-
-
-class InteractionFilterSerializer(PageSerializer):
-    conversationId = serializers.UUIDField(required=False)
-    model = serializers.CharField(required=False, max_length=256, validators=[NO_NUL])
-    status = serializers.ChoiceField(required=False, choices=Status.choices)
-    requestId = serializers.CharField(required=False, max_length=128, validators=[NO_NUL])
-    since = serializers.DateTimeField(required=False)
-    until = serializers.DateTimeField(required=False)
 
 
 class InteractionViewSet(ViewSet):

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_serializer,
+)
 from rest_framework import serializers
 
 from chat.models import Status
-from chat.serializers import ChatRequestSerializer, CompletionRequestSerializer
+from chat.serializers import (
+    ChatRequestSerializer,
+    CompletionRequestSerializer,
+    InteractionFilterSerializer,
+    PageSerializer,
+)
 from llmchat.lib.schema import errors
 
-_CHAT_ERRORS = errors(400, 404, 408, 413, 415, 429, 500, 502, 504)
+_CHAT_ERRORS = errors(404, 408, 413, 415, 502, 504)
 
 _ID = "01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b11"
 _CONVERSATION = "01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b12"
@@ -131,6 +141,7 @@ class InteractionDetailSerializer(InteractionSerializer):
     attempts = AttemptSerializer(many=True)
 
 
+@extend_schema_serializer(many=False)
 class InteractionPageSerializer(serializers.Serializer[Any]):
     data = InteractionSerializer(many=True)  # type: ignore[assignment]
     nextCursor = serializers.CharField(
@@ -150,6 +161,7 @@ class ConversationDetailSerializer(ConversationSerializer):
     interactions = InteractionSerializer(many=True, help_text="Oldest first; the newest 100.")
 
 
+@extend_schema_serializer(many=False)
 class ConversationPageSerializer(serializers.Serializer[Any]):
     data = ConversationSerializer(many=True)  # type: ignore[assignment]
     nextCursor = serializers.CharField(allow_null=True)
@@ -166,9 +178,26 @@ class CompletionSerializer(serializers.Serializer[Any]):
     usage = serializers.DictField(allow_null=True)
 
 
+class StreamEventSerializer(serializers.Serializer[Any]):
+    """One server-sent event of the native stream."""
+
+    event = serializers.ChoiceField(choices=["delta", "done", "error"])
+    data = serializers.CharField(  # type: ignore[assignment]
+        help_text='JSON: {"text": ...}; the whole answer; or the error object.'
+    )
+
+
+class ChunkEventSerializer(serializers.Serializer[Any]):
+    """One server-sent event of OpenAI's stream; it has no name."""
+
+    data = serializers.CharField(  # type: ignore[assignment]
+        help_text="JSON: a `chat.completion.chunk`, or the error object; the last one is `[DONE]`."
+    )
+
+
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
-    OpenApiTypes.STR,
+    {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[ -~]+$"},
     OpenApiParameter.HEADER,
     description="Your own id of this request, the same as requestId; kept with the row.",
 )
@@ -206,7 +235,7 @@ CHAT = extend_schema(
     responses={
         (200, "application/json"): OpenApiResponse(AnswerSerializer, description="The answer."),
         (200, "text/event-stream"): OpenApiResponse(
-            OpenApiTypes.STR,
+            StreamEventSerializer,
             description="With `stream: true`: events `delta`, then `done` with the answer, or `error`.",
             examples=[OpenApiExample("A stream", value=_STREAM, media_type="text/event-stream", status_codes=["200"])],
         ),
@@ -223,7 +252,7 @@ CHAT_STREAM = extend_schema(
     examples=_CHAT_EXAMPLES,
     responses={
         (200, "text/event-stream"): OpenApiResponse(
-            OpenApiTypes.STR,
+            StreamEventSerializer,
             description="Events `delta`, then `done` with the answer, or `error`.",
             examples=[OpenApiExample("A stream", value=_STREAM, media_type="text/event-stream", status_codes=["200"])],
         ),
@@ -248,7 +277,7 @@ COMPLETIONS = extend_schema(
     responses={
         (200, "application/json"): OpenApiResponse(CompletionSerializer, description="The answer."),
         (200, "text/event-stream"): OpenApiResponse(
-            OpenApiTypes.STR,
+            ChunkEventSerializer,
             description="With `stream: true`: chunks, then `[DONE]`.",
             examples=[OpenApiExample("Chunks", value=_CHUNKS, media_type="text/event-stream", status_codes=["200"])],
         ),
@@ -256,28 +285,12 @@ COMPLETIONS = extend_schema(
     },
 )
 
-_CURSOR = OpenApiParameter("cursor", OpenApiTypes.UUID, description="nextCursor of the page before.")
-_LIMIT = OpenApiParameter(
-    "limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, description="Rows a page."
-)
-_USER = OpenApiParameter("userId", OpenApiTypes.STR, description="Only this user's.")
-
 LIST_INTERACTIONS = extend_schema(
     operation_id="list_interactions",
     summary="Own interactions, newest first",
     tags=["History"],
-    parameters=[
-        _CURSOR,
-        _LIMIT,
-        _USER,
-        OpenApiParameter("conversationId", OpenApiTypes.UUID, description="Only this conversation's."),
-        OpenApiParameter("model", OpenApiTypes.STR, description="Only those answered by this model."),
-        OpenApiParameter("status", OpenApiTypes.STR, enum=Status.values, description="Only those that ended so."),
-        OpenApiParameter("requestId", OpenApiTypes.STR, description="Only those with this request id of yours."),
-        OpenApiParameter("since", OpenApiTypes.DATETIME, description="Only those from this moment on."),
-        OpenApiParameter("until", OpenApiTypes.DATETIME, description="Only those before this moment."),
-    ],
-    responses={200: InteractionPageSerializer, **errors(400)},
+    parameters=[InteractionFilterSerializer],
+    responses={200: InteractionPageSerializer, **errors()},
 )
 RETRIEVE_INTERACTION = extend_schema(
     operation_id="retrieve_interaction",
@@ -289,8 +302,8 @@ LIST_CONVERSATIONS = extend_schema(
     operation_id="list_conversations",
     summary="Own conversations, newest first",
     tags=["History"],
-    parameters=[_CURSOR, _LIMIT, _USER],
-    responses={200: ConversationPageSerializer, **errors(400)},
+    parameters=[PageSerializer],
+    responses={200: ConversationPageSerializer, **errors()},
 )
 RETRIEVE_CONVERSATION = extend_schema(
     operation_id="retrieve_conversation",
@@ -321,6 +334,7 @@ class ModelSerializer(serializers.Serializer[Any]):
     )
 
 
+@extend_schema_serializer(many=False)
 class ModelListSerializer(serializers.Serializer[Any]):
     object = serializers.ChoiceField(choices=["list"])
     data = ModelSerializer(many=True)  # type: ignore[assignment]
@@ -336,7 +350,13 @@ class ModelStatusSerializer(serializers.Serializer[Any]):
     lastCheck = serializers.DateTimeField(allow_null=True)
 
 
-_MODEL = OpenApiParameter("model", OpenApiTypes.STR, OpenApiParameter.PATH, description="Its name; may hold slashes.")
+_MODEL = OpenApiParameter(
+    "model",
+    {"type": "string", "minLength": 1},
+    OpenApiParameter.PATH,
+    description="Its name; may hold slashes.",
+    examples=[OpenApiExample("The local model", value="local/smollm2-135m")],
+)
 
 LIST_MODELS = extend_schema(
     operation_id="list_models",

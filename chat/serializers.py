@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
+from chat.models import Status
 from llmchat.lib import fields
 from providers.values import Message
 
@@ -16,7 +17,22 @@ CONTENT_PARTS = ("text", "image_url", "input_audio", "file", "refusal")
 
 
 @extend_schema_field(
-    {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}, {"type": "null"}]}
+    {
+        "oneOf": [
+            {"type": "string"},
+            {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["type"],
+                    "properties": {"type": {"type": "string", "enum": CONTENT_PARTS}},
+                    "if": {"properties": {"type": {"const": "text"}}},
+                    "then": {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                },
+            },
+        ]
+    }
 )
 class ContentField(serializers.Field):  # type: ignore[type-arg]
     """Text, a list of content parts in OpenAI's shape, or null."""
@@ -46,8 +62,30 @@ class ContentField(serializers.Field):  # type: ignore[type-arg]
         return value
 
 
-class MessageSerializer(serializers.Serializer[Any]):
+_SAID = {"content": {"type": ["string", "array"]}}
+_ONE_OF_OTHER_ROLE = {
+    "minItems": 1,
+    "contains": {"properties": {"role": {"not": {"const": "system"}}}},
+}
+
+
+@extend_schema_serializer(component_name="Message")
+class MessageSerializer(fields.RuledSerializer):
     """One message, in OpenAI's shape."""
+
+    rules = {
+        "anyOf": [
+            {
+                "required": ["content"],
+                "properties": {"role": {"not": {"const": "tool"}}, **_SAID},
+            },
+            {
+                "required": ["tool_calls"],
+                "properties": {"role": {"const": "assistant"}, "tool_calls": {"minItems": 1}},
+            },
+            {"required": ["content", "tool_call_id"], "properties": {"role": {"const": "tool"}, **_SAID}},
+        ]
+    }
 
     role = serializers.ChoiceField(choices=ROLES)
     content = ContentField(required=False)
@@ -83,8 +121,14 @@ def _check_length(messages: list[Message]) -> None:
         raise serializers.ValidationError({"messages": "At least one message must not be of role system."})
 
 
+@extend_schema_serializer(component_name="Chat")
 class ChatRequestSerializer(fields.KnownFieldsSerializer):
     """The native call: `prompt` or `messages`, and how to answer."""
+
+    rules = {
+        "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}],
+        "properties": {"messages": _ONE_OF_OTHER_ROLE},
+    }
 
     userId = fields.Text(max_length=128, single_line=True, help_text="Your own name for your user.")
     prompt = fields.Text(required=False, help_text="The question. Give this or messages.")
@@ -94,9 +138,7 @@ class ChatRequestSerializer(fields.KnownFieldsSerializer):
     temperature = fields.Number(required=False, min_value=0, max_value=2)
     maxTokens = fields.Integer(required=False, min_value=1, max_value=1_000_000, help_text="Limit of the answer.")
     topP = fields.Number(required=False, min_value=0, max_value=1)
-    stop = extend_schema_field(
-        {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 4}]}
-    )(fields.TextOrList)(required=False, max_items=4)
+    stop = fields.TextOrList(required=False, max_items=4)
     conversationId = serializers.UUIDField(required=False, help_text="Carries that conversation's history along.")
     requestId = fields.Text(
         required=False, max_length=128, single_line=True, help_text="Your own id of this request; kept with the row."
@@ -127,12 +169,27 @@ def native_parameters(data: dict[str, Any]) -> dict[str, Any]:
     return {ours: data[theirs] for theirs, ours in names.items() if theirs in data}
 
 
+@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "object", "additionalProperties": True}]})
+class ToolChoiceField(serializers.JSONField):
+    """`auto`, `none`, `required`, or an object that names a tool."""
+
+    default_error_messages = {"neither": "This must be a string or an object."}
+
+    def to_internal_value(self, data: Any) -> Any:
+        if not isinstance(data, str | dict):
+            self.fail("neither")
+        return data
+
+
 class StreamOptionsSerializer(serializers.Serializer[Any]):
     include_usage = fields.Boolean(required=False)
 
 
-class CompletionRequestSerializer(serializers.Serializer[Any]):
+@extend_schema_serializer(component_name="Completion")
+class CompletionRequestSerializer(fields.RuledSerializer):
     """OpenAI's call. What is not declared here is passed through to the provider as it is."""
+
+    rules = {"additionalProperties": True, "properties": {"messages": _ONE_OF_OTHER_ROLE}}
 
     model = fields.Text(required=False, max_length=256, single_line=True)
     messages = MessageSerializer(many=True)
@@ -142,25 +199,16 @@ class CompletionRequestSerializer(serializers.Serializer[Any]):
     top_p = fields.Number(required=False, allow_null=True, min_value=0, max_value=1)
     max_tokens = fields.Integer(required=False, allow_null=True, min_value=1, max_value=1_000_000)
     max_completion_tokens = fields.Integer(required=False, allow_null=True, min_value=1, max_value=1_000_000)
-    stop = extend_schema_field(
-        {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": 4}, {"type": "null"}]}
-    )(fields.TextOrList)(required=False, allow_null=True, max_items=4)
+    stop = fields.TextOrList(required=False, allow_null=True, max_items=4)
     seed = fields.Integer(required=False, allow_null=True, min_value=-(2**63), max_value=2**63 - 1)
     presence_penalty = fields.Number(required=False, allow_null=True, min_value=-2, max_value=2)
     frequency_penalty = fields.Number(required=False, allow_null=True, min_value=-2, max_value=2)
     n = fields.Integer(required=False, allow_null=True, min_value=1, max_value=1, help_text="Only 1 is supported.")
     tools = serializers.ListField(child=fields.JSONObject(), required=False, allow_null=True, max_length=128)
-    tool_choice = extend_schema_field({"oneOf": [{"type": "string"}, {"type": "object"}, {"type": "null"}]})(
-        serializers.JSONField
-    )(required=False, allow_null=True)
+    tool_choice = ToolChoiceField(required=False, allow_null=True)
     response_format = fields.JSONObject(required=False, allow_null=True)
     user = fields.Text(required=False, allow_null=True, max_length=128, single_line=True, allow_blank=True)
     metadata = fields.StringMap(required=False, allow_null=True, help_text="Kept with the row.")
-
-    def validate_tool_choice(self, value: Any) -> Any:
-        if value is not None and not isinstance(value, str | dict):
-            raise serializers.ValidationError("This must be a string or an object.")
-        return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         messages = [as_message(data) for data in attrs["messages"]]
@@ -171,6 +219,27 @@ class CompletionRequestSerializer(serializers.Serializer[Any]):
         known["messages"] = messages
         known["extra"] = {name: value for name, value in self.initial_data.items() if name not in self.fields}
         return known
+
+
+def _query_text(help_text: str, *, max_length: int) -> fields.Text:
+    return fields.Text(required=False, max_length=max_length, single_line=True, help_text=help_text)
+
+
+class PageSerializer(fields.KnownFieldsSerializer):
+    """Query parameters of a list."""
+
+    cursor = serializers.UUIDField(required=False, help_text="nextCursor of the page before.")
+    limit = serializers.IntegerField(required=False, default=20, min_value=1, max_value=100, help_text="Rows a page.")
+    userId = _query_text("Only this user's.", max_length=128)
+
+
+class InteractionFilterSerializer(PageSerializer):
+    conversationId = serializers.UUIDField(required=False, help_text="Only this conversation's.")
+    model = _query_text("Only those answered by this model.", max_length=256)
+    status = serializers.ChoiceField(required=False, choices=Status.choices, help_text="Only those that ended so.")
+    requestId = _query_text("Only those with this request id of yours.", max_length=128)
+    since = serializers.DateTimeField(required=False, help_text="Only those from this moment on.")
+    until = serializers.DateTimeField(required=False, help_text="Only those before this moment.")
 
 
 def completion_parameters(data: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpRequest
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -142,19 +142,18 @@ async def _is_staff(request: HttpRequest) -> bool:
     return bool(user.is_active and user.is_staff)
 
 
-_STATUS = inline_serializer(
-    "HealthStatus", {"status": serializers.ChoiceField(["ok"]), "version": serializers.CharField()}
-)
-_HEALTH = inline_serializer(
-    "Health",
-    {
-        "status": serializers.ChoiceField(["ok", "degraded"]),
-        "version": serializers.CharField(),
-        "dependencies": serializers.DictField(
-            required=False, help_text="Only for staff and keys with the scope `metrics`."
-        ),
-    },
-)
+class HealthStatusSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(["ok"])
+    version = serializers.CharField()
+
+
+@extend_schema_serializer(many=False)
+class HealthSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(["ok", "degraded"])
+    version = serializers.CharField()
+    dependencies = serializers.DictField(required=False, help_text="Only for staff and keys with the scope `metrics`.")
+
+
 _EXAMPLES = [
     OpenApiExample("For everyone", value={"status": "ok", "version": settings.VERSION}),
     OpenApiExample(
@@ -184,7 +183,7 @@ class HealthViewSet(AsyncViewSet):
         summary="How the service does",
         tags=["Operation"],
         auth=[],
-        responses={200: OpenApiResponse(_HEALTH, examples=_EXAMPLES), **public_errors()},
+        responses={200: OpenApiResponse(HealthSerializer, examples=_EXAMPLES), **public_errors()},
     )
     async def list(self, request: Request) -> Response:
         dependencies = await _dependencies()
@@ -200,7 +199,7 @@ class HealthViewSet(AsyncViewSet):
         description="Asks nobody: restart the process when this fails, and only then.",
         tags=["Operation"],
         auth=[],
-        responses={200: _STATUS, **public_errors()},
+        responses={200: HealthStatusSerializer, **public_errors()},
     )
     async def live(self, request: Request) -> Response:
         return Response({"status": "ok", "version": settings.VERSION})
@@ -210,7 +209,7 @@ class HealthViewSet(AsyncViewSet):
         summary="Whether requests may be sent here",
         tags=["Operation"],
         auth=[],
-        responses={200: _STATUS, **public_errors(503)},
+        responses={200: HealthStatusSerializer, **public_errors(503)},
     )
     async def ready(self, request: Request) -> Response:
         if lifecycle.is_stopping():

@@ -77,6 +77,7 @@ class MetricsViewSet(AsyncViewSet):
         summary="Metrics for Prometheus",
         description="Needs no key from METRICS_ALLOWED_ADDRESSES, elsewhere one with the scope `metrics`.",
         tags=["Operation"],
+        auth=[{}, {"bearer": []}, {"apiKey": []}],  # type: ignore[list-item]
         responses={
             (200, "text/plain"): OpenApiResponse(
                 OpenApiTypes.STR,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView
 
 from accounts.login import log_in
+from llmchat import pages
 from llmchat.health import HealthViewSet
 from llmchat.lib.envelope import ErrorPages
 from llmchat.metrics import MetricsViewSet
@@ -20,8 +21,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/health/ready", HealthViewSet.as_view({"get": "ready"}), name="health-ready"),
     path("metrics", MetricsViewSet.as_view({"get": "list"}), name="metrics"),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
-    path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
-    path("redoc", SpectacularRedocView.as_view(url_name="openapi"), name="redoc"),
+    path("docs", pages.docs, name="docs"),
+    path("redoc", pages.redoc, name="redoc"),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/login/", log_in),
     path("admin/", admin.site.urls),

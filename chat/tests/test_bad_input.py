@@ -140,6 +140,14 @@ async def test_another_method_is_405(owner, caller, method):
     assert the_error(response)["code"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat", "/v1/models", "/v1/models/simulated/ok/status", "/v1/interactions"])
+async def test_options_is_a_method_like_any_other(owner, caller, path):
+    person = caller(owner.raw)
+    response = await person.client.options(path, headers=person.headers)
+    assert response.status_code == 405
+    assert the_error(response)["code"] == "method_not_allowed"
+
+
 async def test_an_unknown_path_is_404_in_the_same_shape(owner, caller):
     response = await caller(owner.raw).get("/v1/chatt")
     assert response.status_code == 404

@@ -159,3 +159,17 @@ def test_a_key_without_the_scope_is_refused(owner, as_):
     owner.key.save()
     response = as_(owner, "/v1/interactions")
     assert (response.status_code, response.json()["error"]["code"]) == (403, "insufficient_scope")
+
+
+@pytest.mark.parametrize("moment", ["1900-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z"])
+def test_moments_far_away_are_moments(owner, as_, moment):
+    for name in ("since", "until"):
+        assert as_(owner, "/v1/interactions", {name: moment}).status_code in {200, 400}
+
+
+@pytest.mark.parametrize(
+    "query", [{"userId": ""}, {"model": " "}, {"requestId": "a\x00b"}, {"limit": "0"}, {"page": "2"}]
+)
+def test_a_wrong_filter_is_named(owner, as_, query):
+    response = as_(owner, "/v1/interactions", query)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, next(iter(query)))
