@@ -76,7 +76,7 @@ def _figures(groups: list[Any]) -> list[dict[str, str]]:
             "label": "Failed",
             "value": formats.count(failures),
             "remark": f"{formats.share(failures, requests)} of requests" if requests else "",
-            "url": f"{day}&" + "&".join(f"status__in={status}" for status in _FAILURES),
+            "url": f"{day}&" + "&".join(f"status__exact={status}" for status in _FAILURES),
             "alarm": "yes" if failures else "",
         },
         {
@@ -90,7 +90,7 @@ def _figures(groups: list[Any]) -> list[dict[str, str]]:
             "label": "Average latency",
             "value": formats.milliseconds(average),
             "remark": "of successful answers",
-            "url": f"{day}&status__in={Status.SUCCEEDED}",
+            "url": f"{day}&status__exact={Status.SUCCEEDED}",
         },
     ]
 

@@ -180,7 +180,7 @@ def kinds(owner: Person, stranger: Person) -> dict[str, Interaction]:
         ("period=hour", {"plain"}),
         ("period=week", {"plain", "failed", "cancelled", "rescued", "tools", "unpriced"}),
         ("period=nonsense", {"plain", "old", "failed", "cancelled", "rescued", "tools", "unpriced"}),
-        ("status__in=failed&status__in=cancelled", {"failed", "cancelled"}),
+        ("status__exact=failed&status__exact=cancelled", {"failed", "cancelled"}),
         ("user=ben", {"old"}),
         ("user=be", set()),
         ("provider=ollama", {"unpriced"}),
