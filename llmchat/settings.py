@@ -275,6 +275,8 @@ RATELIMIT_FAIL_OPEN = False
 # --- What is kept --------------------------------------------------------------------------------------------------
 LOG_PROMPTS = env.boolean("LOG_PROMPTS", default=True)
 LOG_RESPONSES = env.boolean("LOG_RESPONSES", default=True)
+#: The newest first: it encrypts, all decrypt. Without any, texts are stored as they are.
+TEXT_ENCRYPTION_KEYS = env.keys("TEXT_ENCRYPTION_KEYS")
 
 # --- Providers -----------------------------------------------------------------------------------------------------
 PROVIDER_TIMEOUTS = {
@@ -393,6 +395,7 @@ _SECRETS = {
     SECRET_KEY,
     DATABASES["default"].get("PASSWORD") or "",
     *(row.get("API_KEY") or "" for row in PROVIDERS.values()),
+    *env.text("TEXT_ENCRYPTION_KEYS").replace(",", " ").split(),
     *(urlsplit(address).password or "" for address in (REDIS_URL, CELERY_BROKER_URL) if address),
 }
 LOGGING = logs.dict_config(level=LOG_LEVEL, as_json=LOG_AS_JSON, secrets=_SECRETS)

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from llmchat.lib.encryption import keys_from
+
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off"}
 
@@ -86,6 +88,13 @@ class EnvReader:
         """Words divided by commas."""
         raw = self.text(name)
         return [word.strip() for word in raw.split(",") if word.strip()] if raw else list(default)
+
+    def keys(self, name: str) -> tuple[bytes, ...]:
+        """Keys of 256 bits in base64 of either alphabet, divided by commas. Values are not echoed."""
+        try:
+            return keys_from(self.text(name))
+        except ValueError as error:
+            raise ImproperlyConfigured(f"{name}: {error}") from None
 
     def url(self, name: str, default: str | None = None, *, schemes: Collection[str]) -> str | None:
         """An address with one of `schemes`. The value is not echoed: it may hold a password."""

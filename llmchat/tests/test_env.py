@@ -1,9 +1,14 @@
 """Settings: a wrong value is one line that names the setting and the remedy."""
 
+import base64
+
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from llmchat.lib.env import EnvReader
+
+KEY = base64.b64encode(bytes(32)).decode()
+KEY_OF_THE_OTHER_ALPHABET = base64.urlsafe_b64encode(b"\xff" * 32).decode()
 
 
 @pytest.fixture
@@ -60,6 +65,17 @@ def test_items_are_divided_by_commas(reader, monkeypatch):
             "secret@nowhere",
             "X is not an address that can be used. Set it to one that begins with redis:// or rediss://.",
         ),
+        (
+            lambda r: r.keys("X"),
+            f"{KEY},c2VjcmV0",
+            "X: key number 2 is not 32 bytes in base64. Make one with: openssl rand -base64 32",
+        ),
+        (
+            lambda r: r.keys("X"),
+            "secret, no base64",
+            "X: key number 1 is not 32 bytes in base64. Make one with: openssl rand -base64 32",
+        ),
+        (lambda r: r.keys("X"), f"{KEY},{KEY}", "X: key number 2 is there twice. Remove one of the two."),
     ],
 )
 def test_a_wrong_value_is_one_line_with_the_remedy(reader, monkeypatch, read, value, line):
@@ -67,6 +83,13 @@ def test_a_wrong_value_is_one_line_with_the_remedy(reader, monkeypatch, read, va
     with pytest.raises(ImproperlyConfigured) as raised:
         read(reader)
     assert str(raised.value) == line
+
+
+def test_keys_are_32_bytes_in_base64_of_either_alphabet(reader, monkeypatch):
+    monkeypatch.setenv("X", f"{KEY}, {KEY_OF_THE_OTHER_ALPHABET}")
+    assert reader.keys("X") == (bytes(32), b"\xff" * 32)
+    monkeypatch.setenv("X", "")
+    assert reader.keys("X") == ()
 
 
 def test_a_password_in_an_address_is_not_echoed(reader, monkeypatch):
