@@ -96,6 +96,8 @@ def dict_config(*, level: str, as_json: bool, secrets: Collection[str] = ()) -> 
             "django": {"handlers": [], "level": level},
             # "Not Found" and the like: the line of the request says it already.
             "django.request": {"level": "ERROR"},
+            # The same, for a Host header that is not ours: scanners send them all day.
+            "django.security.DisallowedHost": {"level": "CRITICAL"},
             "celery.beat": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
             **{

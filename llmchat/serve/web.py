@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import math
 import socket
@@ -11,46 +10,14 @@ from types import FrameType
 import uvicorn
 from django.conf import settings
 from django.urls import get_resolver
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmchat.lib import lifecycle
 from llmchat.lib.supervisor import Ready
+from llmchat.serve.protocol import BoundedHeads
 from providers import registry
 
 #: Longer than proxies keep idle connections to us, so that none is closed under a request on its way.
 KEEP_ALIVE_SECONDS = 75
-
-
-class HeadersInTime(HttpToolsProtocol):
-    """Closes connections on which a request's headers do not come in time, and those on which nothing ever comes:
-    without it, idle connections cost an attacker nothing and us a file each."""
-
-    _waiting: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._waiting is None:
-            self._wait()
-
-    def on_headers_complete(self) -> None:
-        self._wait_no_more()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_more()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._waiting = self.loop.call_later(settings.HEADER_READ_SECONDS, self.timeout_keep_alive_handler)
-
-    def _wait_no_more(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
 
 
 class WebServer(uvicorn.Server):
@@ -85,7 +52,7 @@ def run(listener: socket.socket, ready: Ready) -> None:
     config = uvicorn.Config(
         application,
         loop="uvloop",
-        http=HeadersInTime,
+        http=BoundedHeads,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -1,0 +1,80 @@
+"""HTTP/1.1 as uvicorn speaks it, with bounds on a request's head, and refusals in the one error shape."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+import orjson
+from django.conf import settings
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from llmchat.lib import request_id
+from llmchat.lib.envelope import APIError
+
+#: Bytes of a request's line and headers. The parser itself would go on for ever.
+MAX_HEAD_BYTES = 64 * 1024
+
+
+class BoundedHeads(HttpToolsProtocol):
+    """Closes connections on which a request's headers do not come in time or have no end, and those on which nothing
+    ever comes: without it, idle connections cost an attacker nothing and us a file each."""
+
+    _waiting: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._waiting is None or self.transport.is_closing():
+            return
+        # All of it belongs to a head that has not ended. One that came in a single piece is as short as that piece.
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(
+                APIError(
+                    f"The request's headers are larger than {MAX_HEAD_BYTES} bytes. Send less.",
+                    status=431,
+                    code="headers_too_large",
+                )
+            )
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._waiting is None:
+            self._wait()
+
+    def on_headers_complete(self) -> None:
+        self._wait_no_more()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        del msg
+        self._refuse(APIError("This is not an HTTP/1.1 request. Check what sent it.", status=400, code="bad_request"))
+
+    def _refuse(self, problem: APIError) -> None:
+        identifier = request_id.begin(None)
+        body = orjson.dumps(problem.body())
+        head = (
+            f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            f"{request_id.HEADER.lower()}: {identifier}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _wait(self) -> None:
+        self._head_bytes = 0
+        self._waiting = self.loop.call_later(settings.HEADER_READ_SECONDS, self.timeout_keep_alive_handler)
+
+    def _wait_no_more(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
