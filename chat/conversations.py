@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from chat.fields import is_readable
 from chat.models import Conversation, Interaction, Status
 from llmchat.lib.envelope import APIError
 from llmchat.lib.threads import in_thread
@@ -62,9 +63,14 @@ def _resume(organization_id: UUID, user_id: str, conversation_id: UUID) -> Threa
     history: list[Message] = []
     for prompt, response, _ in reversed(newest_first):
         # What is not on record cannot be carried on, and half an exchange would mislead the model.
-        if prompt and response:
+        if _is_on_record(prompt) and _is_on_record(response):
             history += (Message(role="user", content=prompt), Message(role="assistant", content=response))
-    return Thread(conversation, is_new=False, history=history, system_prompt=newest_first[0][2] if newest_first else "")
+    system_prompt = newest_first[0][2] if newest_first and _is_on_record(newest_first[0][2]) else ""
+    return Thread(conversation, is_new=False, history=history, system_prompt=system_prompt)
+
+
+def _is_on_record(text: str) -> bool:
+    return bool(text) and is_readable(text)
 
 
 def within_window(

@@ -7,6 +7,7 @@ from typing import ClassVar
 from django.db import models
 from django.utils import timezone
 
+from chat.fields import EncryptedJSONField, EncryptedTextField
 from llmchat.lib.uuid7 import uuid7
 
 
@@ -25,7 +26,7 @@ class Conversation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="conversations")
     user_id = models.CharField("user", max_length=128, help_text="The caller's own name for its user.")
-    title = models.CharField(max_length=200, blank=True)
+    title = EncryptedTextField(blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -77,27 +78,27 @@ class Interaction(models.Model):
     status = models.CharField(max_length=16, choices=Status)
     error_type = models.CharField(max_length=64, blank=True)
     error_code = models.CharField(max_length=64, blank=True)
-    error_message = models.TextField(blank=True)
+    error_message = EncryptedTextField(blank=True)
 
     model_requested = models.CharField("model asked", max_length=256)
     model = models.CharField("model answered", max_length=256, blank=True)
     provider = models.CharField(max_length=64, blank=True)
     route_reason = models.CharField(max_length=128, blank=True)
 
-    prompt = models.TextField(blank=True, help_text="The last message of the user.")
-    system_prompt = models.TextField(blank=True)
-    messages = models.JSONField(
+    prompt = EncryptedTextField(blank=True, help_text="The last message of the user.")
+    system_prompt = EncryptedTextField(blank=True)
+    messages = EncryptedJSONField(
         default=list, help_text="The caller's own messages; empty when prompt and system prompt say it all."
     )
     history_messages = models.PositiveIntegerField(
         default=0, help_text="How many messages of the conversation's history went along."
     )
-    parameters = models.JSONField(default=dict, help_text="Temperature and so on, as asked.")
-    response = models.TextField(blank=True)
-    reasoning = models.TextField(blank=True)
-    tool_calls = models.JSONField(default=list)
+    parameters = EncryptedJSONField(default=dict, help_text="Temperature and so on, as asked.")
+    response = EncryptedTextField(blank=True)
+    reasoning = EncryptedTextField(blank=True)
+    tool_calls = EncryptedJSONField(default=list)
     finish_reason = models.CharField(max_length=32, blank=True)
-    metadata = models.JSONField(default=dict)
+    metadata = EncryptedJSONField(default=dict)
 
     input_tokens = models.PositiveIntegerField(null=True)
     output_tokens = models.PositiveIntegerField(null=True)
@@ -142,7 +143,7 @@ class Attempt(models.Model):
     started_at = models.DateTimeField()
     status = models.CharField(max_length=16, choices=Status)
     error_code = models.CharField(max_length=64, blank=True)
-    error_message = models.TextField(blank=True)
+    error_message = EncryptedTextField(blank=True)
     upstream_status = models.PositiveSmallIntegerField(null=True)
     upstream_request_id = models.CharField(max_length=200, blank=True)
     finish_reason = models.CharField(max_length=32, blank=True)

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import Count, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Left, Length
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -15,10 +14,12 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from accounts.scoping import OrganizationScoped
+from chat import encryption
 from chat.admin import filters, formats
 from chat.admin.formats import Text
 from chat.admin.interactions import LONG, marks_of, page_of
 from chat.admin.listing import ReadOnly, RecordChangeList
+from chat.fields import length_of, start_of
 from chat.models import Conversation, Interaction
 
 #: Interactions on one page of a thread.
@@ -47,13 +48,19 @@ class ConversationAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
         filters.BY_ORGANIZATION,
         filters.UserFilter,
     )
-    search_fields = ("title", "user_id")
-    search_help_text = "Title, user, id"
+    search_fields = ("user_id",)
     empty_title = "No conversations yet"
     empty_text = "A call to /v1/chat begins one; calls that name its conversationId carry it on."
 
     def get_list_filter(self, request: HttpRequest) -> list[Any]:
         return filters.worth_offering(super().get_list_filter(request), request)
+
+    @property
+    def search_help_text(self) -> str:  # type: ignore[override]
+        return "User, id. Titles are encrypted: no search in them" if encryption.is_on() else "Title, user, id"
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return self.search_fields if encryption.is_on() else ("title", *self.search_fields)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RecordChangeList]:
         return ConversationChangeList
@@ -120,10 +127,10 @@ def _page(conversation: Conversation, *, before: UUID | None) -> dict[str, Any]:
     rows = (
         conversation.interactions.defer(*LONG)
         .annotate(
-            prompt_start=Left("prompt", TURN_LIMIT),
-            prompt_length=Length("prompt"),
-            response_start=Left("response", TURN_LIMIT),
-            response_length=Length("response"),
+            prompt_start=start_of("prompt", TURN_LIMIT),
+            prompt_length=length_of("prompt"),
+            response_start=start_of("response", TURN_LIMIT),
+            response_length=length_of("response"),
         )
         .order_by("-id")
     )
@@ -146,10 +153,15 @@ def _entry(row: Any) -> dict[str, Any]:
     return {
         "row": interaction,
         "url": page_of(interaction),
-        "prompt": Text(row.prompt_start, max(0, row.prompt_length - TURN_LIMIT)),
-        "response": Text(row.response_start, max(0, row.response_length - TURN_LIMIT)),
+        "prompt": _text(row.prompt_start, row.prompt_length),
+        "response": _text(row.response_start, row.response_length),
         "marks": marks_of(interaction),
         "cost": formats.money(interaction.cost),
         "latency": formats.milliseconds(interaction.latency_ms),
         "tokens": formats.count(interaction.total_tokens),
     }
+
+
+def _text(start: str, length: int | None) -> Text:
+    """`length`: of the text whose start this is; None when this is the whole of it, as it is of an encrypted one."""
+    return formats.text(start, limit=TURN_LIMIT) if length is None else Text(start, max(0, length - TURN_LIMIT))

@@ -8,13 +8,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, F, Q, Sum
-from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
 from chat.admin import exchange, formats
 from chat.admin.interactions import LONG, page_of
+from chat.fields import start_of
 from chat.models import Interaction, Status
 from llmchat.lib.uuid7 import floor_at
 
@@ -47,7 +47,7 @@ def add_to(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     overview: dict[str, Any] = {"figures": _figures(groups), "models": _models(groups)}
     if groups:
         latest = recent.filter(status__in=_FAILURES).select_related("organization").defer(*LONG)
-        latest = latest.annotate(message_start=Left("error_message", 300)).order_by("-id")[:_LATEST]
+        latest = latest.annotate(message_start=start_of("error_message", 300)).order_by("-id")[:_LATEST]
         overview["failures"] = [_failure(row) for row in latest]
     elif not rows.exists():
         overview["first_call"] = exchange.first_call(origin=request.build_absolute_uri("/"))
