@@ -12,18 +12,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from django.conf import settings
-from django.db import DatabaseError
 
 from accounts.limits import check_rate_async
 from accounts.permissions import check_model_allowed
 from chat import conversations, metrics
 from chat.calls import Call
+from chat.committer import NotDurable
 from chat.conversations import Thread
-from chat.errors import as_api_error
+from chat.errors import RecordUnavailable, as_api_error
+from chat.journal import JournalError
 from chat.models import Interaction, Status
 from chat.recorder import Recorder
 from llmchat.lib import envelope, logs
-from llmchat.lib.envelope import APIError, DatabaseUnavailable
+from llmchat.lib.envelope import APIError
 from providers import catalogue, failover, registry
 from providers.catalogue import ResolvedModel, Snapshot
 from providers.errors import NotConfigured, ProviderError
@@ -196,12 +197,17 @@ class Exchange:
                 self.recorder.end(Status.FAILED, self._problem)
             except asyncio.CancelledError:
                 self.recorder.end(Status.CANCELLED)
+            except JournalError:
+                logger.exception("The journal takes no new exchange")
+                self._problem = RecordUnavailable()
             except Exception as error:
                 self._problem = envelope.as_api_error(error)
                 self.recorder.end(Status.FAILED, self._problem)
-            self._committing = True
-            await self._commit()
-            self._committing = False
+            # Without an intent on disk nothing was done that could be recorded.
+            if not isinstance(self._problem, RecordUnavailable):
+                self._committing = True
+                await self._commit()
+                self._committing = False
         if self.call.stream and not self._abandoned:
             await self._channel.put(None if self._problem else finished)
 
@@ -222,9 +228,9 @@ class Exchange:
     async def _commit(self) -> None:
         try:
             await self.recorder.commit()
-        except DatabaseError:
-            logger.exception("An interaction is not stored", extra={"interaction_id": self.interaction.id})
-            self._problem = DatabaseUnavailable()
+        except NotDurable:
+            logger.exception("An interaction is not durable yet", extra={"interaction_id": self.interaction.id})
+            self._problem = RecordUnavailable()
 
 
 def _incomplete() -> RuntimeError:

@@ -22,6 +22,18 @@ _OURS: dict[type[ProviderError], str] = {
 }
 
 
+class RecordUnavailable(APIError):
+    """What happens cannot be put on record now, so that it must not happen."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The service cannot put your request on record at the moment, so it was not answered. Try it again.",
+            status=503,
+            code="record_unavailable",
+            retry_after=5,
+        )
+
+
 def as_api_error(error: ProviderError) -> APIError:
     """The response to a call that ended with `error`."""
     message = error.message

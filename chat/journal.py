@@ -106,7 +106,7 @@ class Journal:
         self._owner = owner
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes on disk now."""
         return self._bytes
 

@@ -169,3 +169,18 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.number}. {self.provider}/{self.model}: {self.get_status_display()}"
+
+
+class QuarantinedExchange(models.Model):
+    """An exchange that the database refused to store as rows: kept as the journal's facts, with the reason."""
+
+    id = models.UUIDField(primary_key=True, editable=False, help_text="The interaction's id.")
+    reason = models.TextField(editable=False)
+    facts = models.TextField(editable=False, help_text="The rows as JSON.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -7,25 +7,27 @@ rows are on disk. What is not known stays None.
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, assert_never
 
-from django.db import transaction
-
-from chat import metrics
+from chat import durability, metrics, rows
 from chat.calls import Call
 from chat.conversations import Thread
-from chat.models import Attempt, Conversation, Interaction, Status
+from chat.journal import JournalFull
+from chat.models import Attempt, Interaction, Status
 from chat.privacy import as_kept
+from chat.rows import ExchangeRows
 from llmchat.lib.envelope import APIError
-from llmchat.lib.threads import in_thread
 from llmchat.lib.uuid7 import moment_of, uuid7
 from providers.catalogue import ResolvedModel, Snapshot
 from providers.failover import AttemptEnded, AttemptStarted, Candidate, Restarted, Step
 from providers.pricing import cost_of
 from providers.values import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+
+logger = logging.getLogger(__name__)
 
 #: Bytes of text a token, for usage that no provider has told; such usage is marked as estimated.
 _BYTES_PER_TOKEN = 4
@@ -127,6 +129,19 @@ class Recorder:
             status=Status.INTERRUPTED,
         )
         self.attempts.append(_AttemptFacts(number=number, candidate=candidate, row=row, began=time.perf_counter()))
+        self._write_intent()
+
+    def _write_intent(self) -> None:
+        """Puts on disk what is about to be done, before its first byte goes out."""
+        journal, facts = durability.committer().journal, rows.as_facts(self._rows())
+        if len(self.attempts) == 1:
+            journal.begin(self.interaction.id, facts)
+            return
+        try:
+            journal.attempt(self.interaction.id, facts)
+        except JournalFull:
+            # Who was let in may finish; only a crash would now miss this attempt.
+            logger.exception("Attempt %d of %s is not in the journal.", len(self.attempts), self.interaction.id)
 
     def _end_attempt(self, step: AttemptEnded) -> None:
         facts = self.attempts[-1]
@@ -234,24 +249,21 @@ class Recorder:
             row.cost = sum((attempt.cost for attempt in spent if attempt.cost is not None), Decimal(0))
 
     async def commit(self) -> None:
-        """Stores the interaction, its attempts and a new conversation in one transaction; returns once all is durable.
+        """Makes the interaction, its attempts and a new conversation durable. Raises `NotDurable` when that fails; they
+        are stored later all the same."""
+        try:
+            await durability.committer().commit(self._rows())
+        finally:
+            attempts = [facts.row for facts in self.attempts]
+            metrics.observe(self.interaction, attempts, name_of=self.snapshot.name_of)
 
-        Raises Django's DatabaseError when they are not. Committing again changes nothing: ids are made beforehand.
-        """
+    def _rows(self) -> ExchangeRows:
+        """The rows so far, as the organization lets them be kept."""
         attempts = [facts.row for facts in self.attempts]
-        await in_thread(_store, *as_kept(self.interaction, attempts, principal=self.call.principal), self.thread)
-        metrics.observe(self.interaction, attempts, name_of=self.snapshot.name_of)
-
-
-def _store(interaction: Interaction, attempts: list[Attempt], thread: Thread | None) -> None:
-    with transaction.atomic():
-        if thread is not None and thread.is_new:
-            thread.conversation.updated_at = interaction.created_at
-            Conversation.objects.bulk_create([thread.conversation], ignore_conflicts=True)
-        elif thread is not None:
-            Conversation.objects.filter(id=thread.conversation.id).update(updated_at=interaction.created_at)
-        Interaction.objects.bulk_create([interaction], ignore_conflicts=True)
-        Attempt.objects.bulk_create(attempts, ignore_conflicts=True)
+        interaction, attempts = as_kept(self.interaction, attempts, principal=self.call.principal)
+        is_new = self.thread is not None and self.thread.is_new
+        conversation = self.thread.conversation if self.thread is not None and is_new else None
+        return ExchangeRows(interaction=interaction, attempts=attempts, new_conversation=conversation)
 
 
 def _estimate(facts: _AttemptFacts) -> Usage:

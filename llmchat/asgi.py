@@ -17,7 +17,7 @@ _django = get_asgi_application()
 from django.conf import settings  # noqa: E402
 from django.urls import get_resolver  # noqa: E402
 
-from chat import engine  # noqa: E402
+from chat import durability, engine  # noqa: E402
 from llmchat.lib import lifecycle  # noqa: E402
 from llmchat.lib.asgi import Receive, Scope, Send  # noqa: E402
 from llmchat.lib.body_limit import BodyLimit  # noqa: E402
@@ -45,8 +45,10 @@ async def _warm_up() -> None:
         local.warm_up(registry.config("local"))
 
 
+lifecycle.on_startup(durability.start)
 lifecycle.on_startup(_warm_up)
 # In the other order: whoever still waits for a provider is recorded before the way to it is closed.
+lifecycle.on_shutdown(durability.stop)
 lifecycle.on_shutdown(registry.aclose_all)
 lifecycle.on_shutdown(engine.stop)
 

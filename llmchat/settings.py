@@ -78,8 +78,9 @@ else:
         "connect_timeout": DATABASE_CONNECT_SECONDS,
         "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": DATABASE_CONNECT_SECONDS},
     }
-    # A request may run on any thread; the pool, not the thread, keeps connections open.
+    # A request may run on any thread; the pool, not the thread, keeps connections open, and gives out none that died.
     DATABASES["default"]["CONN_MAX_AGE"] = 0
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 REDIS_URL = env.url("REDIS_URL", schemes={"redis", "rediss", "unix"})
@@ -273,6 +274,9 @@ SILENCED_SYSTEM_CHECKS = [
 RATELIMIT_FAIL_OPEN = False
 
 # --- What is kept --------------------------------------------------------------------------------------------------
+JOURNAL_DIR = DATA_DIR / "journal"
+JOURNAL_MAX_BYTES = env.integer("JOURNAL_MAX_BYTES", 1024**3, minimum=1024**2)
+COMMIT_PATIENCE_SECONDS = env.seconds("COMMIT_PATIENCE_SECONDS", 1.0)
 LOG_PROMPTS = env.boolean("LOG_PROMPTS", default=True)
 LOG_RESPONSES = env.boolean("LOG_RESPONSES", default=True)
 #: The newest first: it encrypts, all decrypt. Without any, texts are stored as they are.

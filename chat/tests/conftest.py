@@ -12,6 +12,7 @@ import orjson
 import pytest
 from django.test import AsyncClient
 
+from chat import durability
 from providers import catalogue, failover
 from providers.adapters.simulated import SimulatedAdapter
 from providers.values import ChatRequest, Event
@@ -82,6 +83,12 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[ChatRequest]:
 
     monkeypatch.setattr(SimulatedAdapter, "stream", stream)
     return requests
+
+
+@pytest.fixture(autouse=True)
+def open_journal() -> None:
+    """A server opens its journal before its first request."""
+    durability.committer()
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ def as_(client):
 
 
 def test_pages_run_from_newest_to_oldest_and_end(owner, as_):
-    made = sorted(str(InteractionFactory(organization=owner.organization).id) for _ in range(5))
+    made = sorted(str(InteractionFactory.create(organization=owner.organization).id) for _ in range(5))
     seen, cursor = [], None
     for _ in range(3):
         page = as_(owner, "/v1/interactions", {"limit": 2, **({"cursor": cursor} if cursor else {})}).json()
@@ -35,8 +35,8 @@ def test_an_empty_record_is_an_empty_page(owner, as_):
 
 
 def test_filters_narrow(owner, as_):
-    thread = ConversationFactory(organization=owner.organization, user_id="ada")
-    wanted = InteractionFactory(
+    thread = ConversationFactory.create(organization=owner.organization, user_id="ada")
+    wanted = InteractionFactory.create(
         organization=owner.organization,
         conversation=thread,
         user_id="ada",
@@ -45,7 +45,7 @@ def test_filters_narrow(owner, as_):
         error_code="provider_overloaded",
         request_id="r-1",
     )
-    InteractionFactory(
+    InteractionFactory.create(
         organization=owner.organization, user_id="bob", model="other", request_id="r-2", conversation=None
     )
     for query in (
@@ -60,7 +60,7 @@ def test_filters_narrow(owner, as_):
 
 
 def test_times_narrow(owner, as_):
-    InteractionFactory(organization=owner.organization)
+    InteractionFactory.create(organization=owner.organization)
     later = (timezone.now() + dt.timedelta(minutes=1)).isoformat()
     assert as_(owner, "/v1/interactions", {"since": later}).json()["data"] == []
     assert len(as_(owner, "/v1/interactions", {"until": later}).json()["data"]) == 1
@@ -85,7 +85,7 @@ def test_a_wrong_query_is_named(owner, as_, query, param):
 
 
 def test_the_detail_has_its_attempts_and_error(owner, as_):
-    row = InteractionFactory(
+    row = InteractionFactory.create(
         organization=owner.organization,
         attempt=None,
         status="failed",
@@ -93,20 +93,20 @@ def test_the_detail_has_its_attempts_and_error(owner, as_):
         error_code="provider_overloaded",
         error_message="Too much.",
     )
-    AttemptFactory(interaction=row, number=1)
+    AttemptFactory.create(interaction=row, number=1)
     body = as_(owner, f"/v1/interactions/{row.id}").json()
     assert [attempt["number"] for attempt in body["attempts"]] == [1]
     assert body["error"] == {"type": "provider_error", "code": "provider_overloaded", "message": "Too much."}
 
 
 def test_a_member_sees_what_the_owner_sees(owner, member, as_):
-    row = InteractionFactory(organization=owner.organization)
+    row = InteractionFactory.create(organization=owner.organization)
     assert as_(member, f"/v1/interactions/{row.id}").status_code == 200
 
 
 def test_a_stranger_cannot_see_that_it_exists(owner, stranger, as_):
-    row = InteractionFactory(organization=owner.organization)
-    thread = ConversationFactory(organization=owner.organization)
+    row = InteractionFactory.create(organization=owner.organization)
+    thread = ConversationFactory.create(organization=owner.organization)
     for path, code in (
         (f"/v1/interactions/{row.id}", "interaction_not_found"),
         (f"/v1/conversations/{thread.id}", "conversation_not_found"),
@@ -120,17 +120,17 @@ def test_a_stranger_cannot_see_that_it_exists(owner, stranger, as_):
 
 
 def test_a_conversation_is_shown_with_its_thread(owner, as_):
-    thread = ConversationFactory(organization=owner.organization)
-    rows = [InteractionFactory(organization=owner.organization, conversation=thread) for _ in range(3)]
+    thread = ConversationFactory.create(organization=owner.organization)
+    rows = [InteractionFactory.create(organization=owner.organization, conversation=thread) for _ in range(3)]
     body = as_(owner, f"/v1/conversations/{thread.id}").json()
     assert [row["id"] for row in body["interactions"]] == [str(row.id) for row in rows]
     assert body["title"] == thread.title
 
 
 def test_deleting_a_conversation_erases_texts_and_keeps_numbers(owner, as_):
-    thread = ConversationFactory(organization=owner.organization)
-    row = InteractionFactory(organization=owner.organization, conversation=thread, metadata={"a": "b"})
-    other = InteractionFactory(organization=owner.organization)
+    thread = ConversationFactory.create(organization=owner.organization)
+    row = InteractionFactory.create(organization=owner.organization, conversation=thread, metadata={"a": "b"})
+    other = InteractionFactory.create(organization=owner.organization)
     assert as_(owner, f"/v1/conversations/{thread.id}", method="delete").status_code == 204
     erased = Interaction.objects.get(id=row.id)
     assert (erased.prompt, erased.response, erased.system_prompt, erased.messages, erased.metadata) == (

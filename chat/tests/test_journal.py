@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back_in_order(written: Journal) -> None:
     ]
     assert complaints == []
     assert journal.fetch(place) == found[-1]
-    assert written.bytes == sum(file.stat().st_size for file in journal.segments(written.path))
+    assert written.size == sum(file.stat().st_size for file in journal.segments(written.path))
 
 
 def test_a_torn_last_record_is_told_and_costs_only_itself(written: Journal) -> None:
@@ -95,7 +95,7 @@ def test_segments_go_once_all_in_them_is_settled(written: Journal, monkeypatch: 
     assert written.unsettled == 5
     written.settle(ids)
     assert written.unsettled == 0
-    assert written.bytes == sum(file.stat().st_size for file in journal.segments(written.path))
+    assert written.size == sum(file.stat().st_size for file in journal.segments(written.path))
 
 
 def test_an_exchange_that_ends_in_a_later_segment_keeps_both(written: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_room_comes_back_with_settling(tmp_path: Path, monkeypatch: pytest.Monke
         identifier = uuid7()
         small.begin(identifier, {"text": "x" * 1000})
         small.settle([identifier])
-    assert small.bytes <= 3 * journal.END_RESERVE
+    assert small.size <= 3 * journal.END_RESERVE
 
 
 def test_a_full_disk_leaves_no_half_record(written: Journal) -> None:
@@ -204,7 +204,7 @@ def test_files_are_private(written: Journal) -> None:
 
 def test_sync_returns_when_all_is_synced(written: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(journal.os, "fsync", synced.append)
+    monkeypatch.setattr(os, "fsync", synced.append)
     written.begin(uuid7(), {})
     written.sync()
     written.sync()

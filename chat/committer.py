@@ -1,0 +1,268 @@
+"""Makes finished exchanges durable: one thread of this process commits together what has finished since the last time.
+
+    exchange ends → journal `end` → committer → one transaction for all that waits → waiters wake
+
+While the database cannot be reached, or keeps somebody waiting for longer than `patience`, waiters wake once the
+journal is synced to the disk instead. Their rows follow in order when the database is back, read again from the
+journal, so that memory does not grow with the outage. A row that the database refuses goes into quarantine and never
+blocks its neighbours.
+
+Knows rows and the journal; knows nothing of HTTP and of providers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
+
+from chat import quarantine, rows
+from chat.journal import Journal, JournalFull, Place, fetch
+from chat.rows import ExchangeRows
+
+logger = logging.getLogger(__name__)
+
+#: Exchanges committed together at most; a longer queue takes several transactions.
+BATCH: Final = 500
+#: Seconds until a failing database is tried again, doubled with each failure up to the longest.
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 2.0
+#: Seconds without work after which the thread gives its connection back.
+IDLE: Final = 1.0
+
+
+class NotDurable(Exception):
+    """Neither the database nor the journal can take the exchange now; it is kept in memory and tried on."""
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    """An exchange on its way into the database. `exchange` is None once it can be read from its `place` and nobody
+    waits for it."""
+
+    exchange: ExchangeRows | None
+    place: Place | None
+    loop: asyncio.AbstractEventLoop
+    waiter: asyncio.Future[None]
+    since: float = field(default_factory=time.monotonic)
+    is_released: bool = False
+
+
+class Committer:
+    """One per process. `patience`: seconds that somebody waits for the database before the journal must do.
+
+    `close` commits what is left, if the database lets it, and lets go of the journal.
+    """
+
+    def __init__(self, journal: Journal, *, patience: float) -> None:
+        self.journal = journal
+        self._patience = patience
+        self._queue: deque[_Item] = deque()
+        self._changed = threading.Condition()
+        self._active: list[_Item] = []
+        self._is_down = False
+        self._is_closing = False
+        self._threads = [
+            threading.Thread(target=self._commit_for_ever, name="record-committer", daemon=True),
+            threading.Thread(target=self._watch_for_ever, name="record-watch", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def backlog(self) -> int:
+        """Exchanges that have ended and are not committed."""
+        return len(self._queue) + len(self._active)
+
+    async def commit(self, exchange: ExchangeRows) -> None:
+        """Returns when the exchange is durable: committed, or in the synced journal while the database is away.
+
+        Raises NotDurable when it is neither; it is stored later all the same.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            place = self.journal.end(exchange.id, rows.as_facts(exchange))
+        except JournalFull as error:
+            logger.error("The end of %s is not in the journal: %s", exchange.id, error)  # noqa: TRY400
+            place = None
+        item = _Item(exchange, place, loop, loop.create_future())
+        with self._changed:
+            self._queue.append(item)
+            self._changed.notify_all()
+        await item.waiter
+
+    def close(self, *, timeout: float) -> None:
+        """Ends the thread within `timeout` seconds; what is not committed by then stays in the journal."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        until = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            self.journal.close()
+
+    # --- The committing thread ---------------------------------------------------------------------------------------
+
+    def _commit_for_ever(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            batch = self._next_batch()
+            if batch is None:
+                connections.close_all()
+                return
+            if not batch:
+                connections.close_all()
+                continue
+            try:
+                self._store(batch)
+            except (OperationalError, InterfaceError) as error:
+                self._put_back(batch)
+                if self._outage(error, pause):
+                    return
+                pause = min(pause * 2, LONGEST_PAUSE)
+            except Exception:
+                # Not of the database: without this thread nothing would ever be stored again.
+                logger.exception("The committer stumbled; it goes on.")
+                self._put_back(batch)
+                if self._outage(None, LONGEST_PAUSE):
+                    return
+            else:
+                if self._is_down:
+                    self._is_down = False
+                    logger.warning("The database is back; %d exchanges follow from the journal.", len(self._queue))
+                pause = FIRST_PAUSE
+
+    def _next_batch(self) -> list[_Item] | None:
+        """What waits, up to a batch; nothing when idle; None when it is time to end."""
+        with self._changed:
+            while not self._queue:
+                if self._is_closing:
+                    return None
+                if not self._changed.wait(IDLE):
+                    return []
+            self._active = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            return self._active
+
+    def _put_back(self, batch: Sequence[_Item]) -> None:
+        with self._changed:
+            self._queue.extendleft(reversed(batch))
+            self._active = []
+
+    def _store(self, batch: Sequence[_Item]) -> None:
+        stored = [(item, exchange) for item in batch if (exchange := self._read(item)) is not None]
+        store_or_quarantine([exchange for _, exchange in stored])
+        self.journal.settle(exchange.id for _, exchange in stored)
+        with self._changed:
+            self._active = []
+        self._release(batch)
+
+    def _read(self, item: _Item) -> ExchangeRows | None:
+        if item.exchange is not None or item.place is None:
+            return item.exchange
+        try:
+            return rows.from_facts(fetch(item.place).facts)
+        except (OSError, ValueError, KeyError, TypeError):
+            # It stays in the journal, and is told by the next replay too.
+            logger.exception("An exchange cannot be read back from %s.", item.place)
+            return None
+
+    def _outage(self, error: Exception | None, pause: float) -> bool:
+        """Lets nobody wait for a database that is away, until it is worth another try; True when it is time to end."""
+        if not self._is_down:
+            self._is_down = True
+            logger.error("The database cannot be reached; answers go by the journal: %s", error)
+        until = time.monotonic() + pause
+        while True:
+            self._release_from_journal(older_than=0.0)
+            close_old_connections()
+            with self._changed:
+                left = until - time.monotonic()
+                if self._is_closing:
+                    return True
+                if left <= 0:
+                    return False
+                # New arrivals wake us: they are to be released at once.
+                self._changed.wait(left)
+
+    # --- The watching thread -----------------------------------------------------------------------------------------
+
+    def _watch_for_ever(self) -> None:
+        """Releases those who wait too long because the database hangs, when the committing thread hangs with it."""
+        while True:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._is_closing, self._patience / 4):
+                    return
+            self._release_from_journal(older_than=self._patience)
+
+    def _release_from_journal(self, *, older_than: float) -> None:
+        before = time.monotonic() - older_than
+        with self._changed:
+            waiting = [item for item in (*self._active, *self._queue) if not item.is_released and item.since <= before]
+        if not waiting:
+            return
+        durable = {item for item in waiting if item.place is not None}
+        try:
+            self.journal.sync()
+        except OSError as error:
+            logger.error("The journal cannot be synced: %s", error.strerror)  # noqa: TRY400
+            durable = set()
+        lost = [item for item in waiting if item not in durable]
+        with self._changed:
+            # The batch in hand is being read by the committing thread.
+            for item in durable.difference(self._active):
+                item.exchange = None
+        self._release(durable)
+        self._release(lost, NotDurable("Neither the database nor the journal takes the exchange."))
+
+    def _release(self, items: Iterable[_Item], error: Exception | None = None) -> None:
+        """Wakes those who wait, with one call for each event loop."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
+        with self._changed:
+            for item in items:
+                if not item.is_released:
+                    item.is_released = True
+                    by_loop.setdefault(item.loop, []).append(item)
+        for loop, woken in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_wake, woken, error)
+            except RuntimeError:
+                logger.debug("The loop that waited for %d exchanges is closed.", len(woken))
+
+
+def _wake(items: Sequence[_Item], error: Exception | None) -> None:
+    for item in items:
+        if item.waiter.done():
+            continue
+        if error is None:
+            item.waiter.set_result(None)
+        else:
+            item.waiter.set_exception(error)
+
+
+def store_or_quarantine(batch: Sequence[ExchangeRows]) -> None:
+    """Stores the batch; what the database refuses is found by halving and put into quarantine with the reason.
+
+    Raises OperationalError or InterfaceError when the database cannot be reached.
+    """
+    if not batch:
+        return
+    try:
+        rows.store(batch)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        if len(batch) == 1:
+            logger.exception("The database refuses %s; it goes into quarantine.", batch[0].id)
+            quarantine.put(batch[0], reason=f"{type(error).__name__}: {error}")
+            return
+        middle = len(batch) // 2
+        store_or_quarantine(batch[:middle])
+        store_or_quarantine(batch[middle:])

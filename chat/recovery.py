@@ -1,0 +1,167 @@
+"""Brings the journals of dead processes into the database: whoever finds one claims it, and nobody replays it twice.
+
+What has an end is stored as it ended; what has only a beginning becomes an `interrupted` interaction with what is
+known. Rows that are stored already stay as they are, so that a replay may itself be interrupted at any point.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import InterfaceError, OperationalError, connections
+
+from chat import journal, rows
+from chat.committer import BATCH, store_or_quarantine
+from chat.journal import Place, Record
+from chat.rows import ExchangeRows
+
+logger = logging.getLogger(__name__)
+
+#: Seconds until a database that cannot be reached is tried again.
+PAUSE = 2.0
+_DAMAGED = ".damaged"
+
+
+@dataclass(slots=True)
+class Report:
+    """What a replay did: exchanges by how they were left, and complaints about what could not be read."""
+
+    journals: int = 0
+    ended: int = 0
+    interrupted: int = 0
+    complaints: list[str] = field(default_factory=list)
+
+
+def replay(directory: Path) -> Report:
+    """Claims and replays the journals below `directory` whose processes are dead.
+
+    Raises OperationalError or InterfaceError when the database cannot be reached: what is not replayed stays.
+    """
+    report = Report()
+    for path in _journals(directory, report):
+        try:
+            owner = journal.lock(path)
+        except OSError as error:
+            report.complaints.append(f"{path} cannot be locked: {error.strerror}")
+            continue
+        if owner is None:
+            continue
+        try:
+            _replay_one(path, report)
+        finally:
+            os.close(owner)
+    return report
+
+
+def replay_until_done(directory: Path, *, should_end: threading.Event) -> None:
+    """`replay`, again and again while the database cannot be reached: for a thread beside a starting server."""
+    while not should_end.is_set():
+        try:
+            report = replay(directory)
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("Journals wait for the database: %s", error)
+            connections.close_all()
+            should_end.wait(PAUSE)
+            continue
+        except Exception:
+            logger.exception("Journals of dead processes are not replayed; manage.py replay_journal tries again.")
+            return
+        finally:
+            connections.close_all()
+        for complaint in report.complaints:
+            logger.error("Journal: %s", complaint)
+        if report.journals:
+            logger.warning(
+                "%d journals of dead processes replayed: %d exchanges ended, %d interrupted.",
+                report.journals,
+                report.ended,
+                report.interrupted,
+            )
+        return
+
+
+def _journals(directory: Path, report: Report) -> Iterator[Path]:
+    try:
+        entries = sorted(entry for entry in directory.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if _is_uuid(entry.name):
+            yield entry
+        else:
+            report.complaints.append(f"{entry} is not a journal; it is left alone")
+
+
+def _replay_one(path: Path, report: Report) -> None:
+    segments = journal.segments(path)
+    damaged: set[Path] = set()
+    begun: dict[UUID, Place] = {}
+    batch: list[ExchangeRows] = []
+    for segment in segments:
+
+        def complain(complaint: str, segment: Path = segment) -> None:
+            damaged.add(segment)
+            report.complaints.append(complaint)
+
+        for record in journal.read(segment, on_damage=complain):
+            if record.kind != "E":
+                begun[record.exchange] = record.place
+                continue
+            begun.pop(record.exchange, None)
+            batch += _understood(rows.from_facts, record, complain)
+            if len(batch) >= BATCH:
+                report.ended += _store(batch)
+    report.ended += _store(batch)
+    for place in begun.values():
+        batch += _understood(rows.interrupted, journal.fetch(place), report.complaints.append)
+        if len(batch) >= BATCH:
+            report.interrupted += _store(batch)
+    report.interrupted += _store(batch)
+    report.journals += bool(segments)
+    _clear(path, segments, damaged)
+
+
+def _store(batch: list[ExchangeRows]) -> int:
+    """Stores the batch and empties it; how many there were."""
+    store_or_quarantine(batch)
+    count = len(batch)
+    batch.clear()
+    return count
+
+
+def _understood(
+    make: Callable[[Mapping[str, Any]], ExchangeRows], record: Record, complain: Callable[[str], None]
+) -> list[ExchangeRows]:
+    """The record's rows as a list of one; of none, with a complaint, when another version wrote it."""
+    try:
+        return [make(record.facts)]
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        complain(f"{record.place.path} at byte {record.place.offset}: these are no rows of this version ({error!r})")
+        return []
+
+
+def _clear(path: Path, segments: list[Path], damaged: set[Path]) -> None:
+    """Removes what is in the database now; keeps damaged segments, renamed, for whoever wants to look at them."""
+    for segment in segments:
+        if segment in damaged:
+            segment.rename(segment.with_suffix(_DAMAGED))
+        else:
+            segment.unlink(missing_ok=True)
+    if not damaged:
+        journal.remove(path)
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        UUID(name)
+    except ValueError:
+        return False
+    return True
