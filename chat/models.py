@@ -175,8 +175,8 @@ class QuarantinedExchange(models.Model):
     """An exchange that the database refused to store as rows: kept as the journal's facts, with the reason."""
 
     id = models.UUIDField(primary_key=True, editable=False, help_text="The interaction's id.")
-    reason = models.TextField(editable=False)
-    facts = models.TextField(editable=False, help_text="The rows as JSON.")
+    reason = EncryptedTextField(editable=False)
+    facts = EncryptedTextField(editable=False, help_text="The rows as JSON.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

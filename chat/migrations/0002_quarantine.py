@@ -6,22 +6,26 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('chat', '0001_initial'),
+        ("chat", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='QuarantinedExchange',
+            name="QuarantinedExchange",
             fields=[
-                ('id', models.UUIDField(editable=False, help_text="The interaction's id.", primary_key=True, serialize=False)),
-                ('reason', models.TextField(editable=False)),
-                ('facts', models.TextField(editable=False, help_text='The rows as JSON.')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "id",
+                    models.UUIDField(
+                        editable=False, help_text="The interaction's id.", primary_key=True, serialize=False
+                    ),
+                ),
+                ("reason", models.TextField(editable=False)),
+                ("facts", models.TextField(editable=False, help_text="The rows as JSON.")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
     ]

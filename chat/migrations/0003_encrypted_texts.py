@@ -6,7 +6,7 @@ from django.db import migrations
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("chat", "0001_initial"),
+        ("chat", "0002_quarantine"),
     ]
 
     operations = [
@@ -66,5 +66,15 @@ class Migration(migrations.Migration):
             model_name="interaction",
             name="tool_calls",
             field=chat.fields.EncryptedJSONField(default=list),
+        ),
+        migrations.AlterField(
+            model_name="quarantinedexchange",
+            name="facts",
+            field=chat.fields.EncryptedTextField(editable=False, help_text="The rows as JSON."),
+        ),
+        migrations.AlterField(
+            model_name="quarantinedexchange",
+            name="reason",
+            field=chat.fields.EncryptedTextField(editable=False),
         ),
     ]
