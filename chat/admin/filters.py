@@ -45,6 +45,10 @@ class PeriodFilter(DropdownFilter):
 class DayRangeFilter(RangeDateFilter):
     """From one day to another, both included (UTC). Asks the primary key, which is ordered by time."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = "day (UTC)"
+
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         since, until = (self._day(end) for end in ("from", "to"))
         if since:
@@ -76,7 +80,7 @@ class ProviderFilter(DropdownFilter):
 class ModelFilter(TextFilter):
     """A part of the name of the model that answered or was asked."""
 
-    title = "model"
+    title = "model (part of its name)"
     parameter_name = "model"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -87,7 +91,7 @@ class ModelFilter(TextFilter):
 class UserFilter(TextFilter):
     """The caller's user, by the whole name."""
 
-    title = "user"
+    title = "user (whole name)"
     parameter_name = "user"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -109,11 +113,13 @@ class PlanFilter(DropdownFilter):
 
 
 class PriceFilter(DropdownFilter):
+    """Unpriced is what has spent tokens at a price that nobody knew."""
+
     title = "price"
     parameter_name = "price"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("unpriced", "Unpriced: tokens spent, price unknown"), ("priced", "Priced")]
+        return [("unpriced", "Unpriced"), ("priced", "Priced")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         match self.value():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.contrib.admin import ShowFacets
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -100,6 +101,7 @@ class ReadOnly(_Admin):
     says who may see."""
 
     actions = None
+    show_facets = ShowFacets.NEVER
     list_max_show_all = 0
     show_full_result_count = False
     paginator = BoundedPaginator
