@@ -114,7 +114,9 @@ class InteractionAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
     @display(description="Status")
     def outcome(self, row: Interaction) -> SafeString:
         badge = format_html('<span class="rec-badge rec-{}">{}</span>', row.status, row.get_status_display())
-        return format_html('{}<small class="rec-code">{}</small>', badge, row.error_code) if row.error_code else badge
+        if not row.error_code:
+            return badge
+        return format_html('{}<small class="rec-code" title="{}">{}</small>', badge, row.error_code, row.error_code)
 
     @display(description="Prompt")
     def prompt_excerpt(self, row: Interaction) -> SafeString:
@@ -137,6 +139,8 @@ class InteractionAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
 
     @display(description="Tokens")
     def tokens(self, row: Interaction) -> SafeString:
+        if row.input_tokens is None and row.output_tokens is None:
+            return format_html('<span class="rec-muted">{}</span>', formats.UNKNOWN)
         estimated = "≈ " if row.usage_estimated else ""
         parts = f"{formats.count(row.input_tokens)} in, {formats.count(row.output_tokens)} out"
         return _two_lines(f"{estimated}{formats.count(row.total_tokens)}", parts)
@@ -150,7 +154,8 @@ class InteractionAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
     @display(description="Latency")
     def duration(self, row: Interaction) -> SafeString:
         first = formats.milliseconds(row.time_to_first_token_ms)
-        return _two_lines(formats.milliseconds(row.latency_ms), f"first {first}", title=f"First token after {first}")
+        remark = "" if row.time_to_first_token_ms is None else f"first {first}"
+        return _two_lines(formats.milliseconds(row.latency_ms), remark, title=f"First token after {first}")
 
     # --- The page of one -------------------------------------------------------------------------------------------
     def render_change_form(
@@ -220,7 +225,11 @@ def _page(request: HttpRequest, row: Interaction) -> dict[str, Any]:
 
 def _figures(row: Interaction) -> list[dict[str, str]]:
     """The header's figures: what, how much, and a remark."""
-    details = [f"{formats.count(row.input_tokens)} in", f"{formats.count(row.output_tokens)} out"]
+    details = [
+        f"{count:,} {direction}"
+        for count, direction in ((row.input_tokens, "in"), (row.output_tokens, "out"))
+        if count is not None
+    ]
     if row.cached_input_tokens:
         details.append(f"{row.cached_input_tokens:,} cached")
     if row.reasoning_tokens:
@@ -230,7 +239,7 @@ def _figures(row: Interaction) -> list[dict[str, str]]:
     exact = formats.exact_money(row.cost)
     return [
         {"label": "Cost", "value": _cost(row), "remark": "" if exact == _cost(row) else exact},
-        {"label": "Tokens", "value": formats.count(row.total_tokens), "remark": ", ".join(details)},
+        {"label": "Tokens", "value": _tokens(row), "remark": ", ".join(details)},
         {
             "label": "Latency",
             "value": formats.milliseconds(row.latency_ms),
@@ -302,6 +311,10 @@ def page_of(row: Model | None) -> str | None:
 
 def _cost(row: Interaction) -> str:
     return formats.money(row.cost)
+
+
+def _tokens(row: Interaction) -> str:
+    return formats.UNKNOWN if row.total_tokens is None else formats.count(row.total_tokens)
 
 
 def _as_dict(row: Model) -> dict[str, Any]:
