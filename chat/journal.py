@@ -5,7 +5,7 @@
 
 A record is one line, so that a torn or damaged one costs only itself:
 
-    crc32 of the rest (8 hex digits)  kind (one letter)  id of the exchange (32 hex digits)  facts (JSON)
+    crc32 of the rest (8 hex digits)  kind (one letter)  id of the exchange (32 hex digits)  facts (JSON, or encrypted)
 
 A `write` survives a killed process, `sync` a lost machine too. The journal knows neither rows nor the database:
 it keeps `begin` and `end` of exchanges by their ids, and drops a segment once all that began in it is settled.
@@ -28,6 +28,7 @@ from uuid import UUID
 
 import orjson
 
+from chat.encryption import seal, unseal
 from llmchat.lib.uuid7 import uuid7
 
 logger = logging.getLogger(__name__)
@@ -260,7 +261,7 @@ def fetch(place: Place) -> Record:
 
 
 def _line(kind: Kind, exchange: UUID, facts: Mapping[str, Any]) -> bytes:
-    rest = b"%s %s %s" % (kind.encode(), exchange.hex.encode(), orjson.dumps(facts))
+    rest = b"%s %s %s" % (kind.encode(), exchange.hex.encode(), seal(orjson.dumps(facts)))
     return b"%08x %s\n" % (zlib.crc32(rest), rest)
 
 
@@ -271,4 +272,4 @@ def _parsed(line: bytes, place: Place) -> Record:
     if checksum != b"%08x" % zlib.crc32(rest):
         raise ValueError("a record is damaged")
     kind, exchange, facts = rest.split(b" ", 2)
-    return Record(cast("Kind", kind.decode()), UUID(exchange.decode()), orjson.loads(facts), place)
+    return Record(cast("Kind", kind.decode()), UUID(exchange.decode()), orjson.loads(unseal(facts)), place)

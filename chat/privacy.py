@@ -1,4 +1,4 @@
-"""What of an exchange stays on record for a caller who wants no texts kept: figures, names and outcomes, no words.
+"""What of an exchange stays on record: no credentials ever, and for a caller who wants no texts kept, no words at all.
 
 From rows to rows; knows neither the database nor what the caller is told, which is always everything.
 """
@@ -6,11 +6,15 @@ From rows to rows; knows neither the database nor what the caller is told, which
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Final
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from django.conf import settings
 
 from accounts.principals import Principal
 from chat.models import Attempt, Interaction
+from llmchat.lib.redaction import REDACTED, Redactor, is_secret_name
 
 #: What is kept in place of an error's message, which may quote the texts. By the error's code.
 _OWN_WORDS: Final = {
@@ -39,11 +43,19 @@ _OWN_WORDS: Final = {
 def as_kept(
     interaction: Interaction, attempts: Sequence[Attempt], *, principal: Principal
 ) -> tuple[Interaction, list[Attempt]]:
-    """The rows as `principal` lets them be stored: copies without the texts that are not kept, the rows themselves if
-    all are."""
-    if principal.keeps_prompts and principal.keeps_responses:
+    """The rows as `principal` lets them be stored: copies without what is not kept, the rows themselves if all is.
+
+    Credentials that a caller sends as parameters or metadata are no texts of theirs; those in a prompt are.
+    """
+    parameters = _without_credentials(interaction.parameters)
+    metadata = _without_credentials(interaction.metadata)
+    keeps_texts = principal.keeps_prompts and principal.keeps_responses
+    if keeps_texts and parameters is interaction.parameters and metadata is interaction.metadata:
         return interaction, list(attempts)
     kept = copy.copy(interaction)
+    kept.parameters, kept.metadata = parameters, metadata
+    if keeps_texts:
+        return kept, list(attempts)
     if not principal.keeps_prompts:
         kept.prompt, kept.system_prompt, kept.messages = "", "", []
         # Numbers and switches say how an answer was wanted; everything else may be text: tools, schemas, stop words.
@@ -52,6 +64,37 @@ def as_kept(
         kept.response, kept.reasoning, kept.tool_calls = "", "", []
     kept.error_message = _in_own_words(kept)
     return kept, [_without_quotes(attempt) for attempt in attempts]
+
+
+def without_secrets(text: str) -> str:
+    """What a provider says, without our keys and whatever looks like one."""
+    return _redactor().text(text) if text else ""
+
+
+def without_our_secrets(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a provider adds to its answer, except what repeats a secret of ours."""
+    secrets = [secret for secret in settings.SECRETS if secret]
+    return {name: value for name, value in fields.items() if not any(secret in str(value) for secret in secrets)}
+
+
+@functools.cache
+def _redactor() -> Redactor:
+    return Redactor(settings.SECRETS)
+
+
+def _without_credentials(value: Any) -> Any:
+    """The value with strings under names such as `api_key` taken out; itself when there are none."""
+    match value:
+        case dict():
+            cleaned: Any = {
+                name: REDACTED if isinstance(inner, str) and is_secret_name(name) else _without_credentials(inner)
+                for name, inner in value.items()
+            }
+            return value if all(cleaned[name] is value[name] for name in value) else cleaned
+        case list():
+            cleaned = [_without_credentials(inner) for inner in value]
+            return value if all(new is old for new, old in zip(cleaned, value, strict=True)) else cleaned
+    return value
 
 
 def _without_quotes(attempt: Attempt) -> Attempt:

@@ -18,7 +18,7 @@ from chat.calls import Call
 from chat.conversations import Thread
 from chat.journal import JournalFull
 from chat.models import Attempt, Interaction, Status
-from chat.privacy import as_kept
+from chat.privacy import as_kept, without_secrets
 from chat.rows import ExchangeRows
 from llmchat.lib.envelope import APIError
 from llmchat.lib.uuid7 import moment_of, uuid7
@@ -150,14 +150,14 @@ class Recorder:
         if step.error is not None:
             row.status = Status.FAILED
             row.error_code = step.error.code
-            row.error_message = step.error.message
+            row.error_message = without_secrets(step.error.message)
             row.upstream_status = step.error.upstream_status
-            row.upstream_request_id = step.error.upstream_request_id or ""
+            row.upstream_request_id = without_secrets(step.error.upstream_request_id or "")[:200]
         elif step.finished is not None:
             row.status = Status.SUCCEEDED
             row.finish_reason = step.finished.reason
-            row.raw_finish_reason = (step.finished.raw_reason or "")[:64]
-            row.upstream_request_id = (step.finished.response_id or "")[:200]
+            row.raw_finish_reason = without_secrets(step.finished.raw_reason or "")[:64]
+            row.upstream_request_id = without_secrets(step.finished.response_id or "")[:200]
             row.malformed_chunks = step.finished.malformed_chunks
             self._price(facts, step.finished.usage, step.finished.cost_usd)
         else:

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.permissions import principal_of
-from chat import engine, payloads, streaming
+from chat import engine, payloads, privacy, streaming
 from chat.calls import Call
 from chat.models import Interaction
 from chat.schema import CHAT, CHAT_STREAM, COMPLETIONS
@@ -87,7 +87,7 @@ class CompletionsViewSet(AsyncViewSet):
             return await streaming.completions(exchange, include_usage=include_usage)
         row = await exchange.whole()
         recorder = exchange.recorder
-        extra = dict(recorder.finished.extra) if recorder.finished else {}
+        extra = privacy.without_our_secrets(recorder.finished.extra) if recorder.finished else {}
         body = payloads.completion(row, logprobs=recorder.logprobs, extra=extra)
         return Response(body, headers=dict(exchange.headers))
 

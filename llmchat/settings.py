@@ -395,14 +395,15 @@ CELERY_BEAT_SCHEDULE = {
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", of={"DEBUG", "INFO", "WARNING", "ERROR"})
 LOG_FORMAT = env.choice("LOG_FORMAT", "auto", of={"auto", "json", "text"})
 LOG_AS_JSON = LOG_FORMAT == "json" or (LOG_FORMAT == "auto" and not sys.stdout.isatty())
-_SECRETS = {
+#: Values that no log line and no row may show.
+SECRETS = {
     SECRET_KEY,
     DATABASES["default"].get("PASSWORD") or "",
     *(row.get("API_KEY") or "" for row in PROVIDERS.values()),
     *env.text("TEXT_ENCRYPTION_KEYS").replace(",", " ").split(),
     *(urlsplit(address).password or "" for address in (REDIS_URL, CELERY_BROKER_URL) if address),
 }
-LOGGING = logs.dict_config(level=LOG_LEVEL, as_json=LOG_AS_JSON, secrets=_SECRETS)
+LOGGING = logs.dict_config(level=LOG_LEVEL, as_json=LOG_AS_JSON, secrets=SECRETS)
 
 #: Every variable that is read above; `.env.example` explains each, and the system checks know the others from them.
 SETTING_NAMES = frozenset(env.names)

@@ -25,8 +25,11 @@ _NONCE_BYTES: Final = 12
 _HEAD: Final = len(MARK) + _ID_DIGITS + 1
 
 
-class Undecryptable(Exception):
+class Undecryptable(ValueError):
     """No key of the ring opens the value: its key is not there any more, or the value was damaged."""
+
+    def __init__(self) -> None:
+        super().__init__("no key that is there opens it")
 
 
 class KeyRing:

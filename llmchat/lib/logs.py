@@ -104,6 +104,11 @@ def dict_config(*, level: str, as_json: bool, secrets: Collection[str] = ()) -> 
                 name: {"level": "WARNING"}
                 for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio", "kombu")
             },
+            # At DEBUG they log requests with their bodies, which are prompts.
+            **{
+                name: {"level": "WARNING"}
+                for name in ("openai", "anthropic", "google_genai", "google.genai", "httpx2", "httpcore2")
+            },
         },
     }
 

@@ -39,7 +39,7 @@ _FORMS = (
         r"(?!bearer\b|basic\b)[^\s\"',;&)}\]]{4,}"
     ),
     r"(?P<lead>[?&]key=)[^\s&\"']+",
-    r"\bllmc_\w{12,}",
+    r"\bllmc_[\w-]{12,}",
     r"\b(?:sk|pk|rk)-[\w-]{8,}",
     r"\bAIza[\w-]{20,}",
     r"\b(?:gsk|tgp|ghp|xoxb)_[\w-]{16,}",
@@ -89,7 +89,12 @@ class Redactor:
                 return self.text(str(value))
 
     def _judge_name(self, name: str) -> tuple[str, bool]:
-        return self.text(name), name.lower().replace("_", "-") in SECRET_NAMES
+        return self.text(name), is_secret_name(name)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether what goes by this name is a secret whatever it looks like."""
+    return name.lower().replace("_", "-") in SECRET_NAMES
 
 
 def _keep_lead(match: re.Match[str]) -> str:

@@ -23,6 +23,7 @@ FORMS = [
     ("Basic dXNlcjpwYXNz failed", f"Basic {REDACTED} failed"),
     ("key sk-proj-abcdefgh12345678 refused", f"key {REDACTED} refused"),
     ("key llmc_AbCdEfGhIjKlMnOpQrStUvWxYz refused", f"key {REDACTED} refused"),
+    ("key llmc_AbCdEfGh-IjKlMn_OpQrStUvWxYz refused", f"key {REDACTED} refused"),
     ("key AIzaSyA1234567890abcdefghijkl refused", f"key {REDACTED} refused"),
     ("https://host/v1?key=hunter22&alt=sse", f"https://host/v1?key={REDACTED}&alt=sse"),
     ("postgres://user:hunter22@db:5432/x", f"postgres://user:{REDACTED}@db:5432/x"),
