@@ -12,9 +12,9 @@ The name of the model says how it answers, all parameters being optional:
 66 chunks of one token; 0.1 s until the first; 0.002 s between two writes of 4 chunks each. A whole answer takes as
 long.
 
-The log has two lines of JSON for a call, both written before the call goes on: `{"call", "at", "model", "prompt",
-"streamed"}` when it is received, `{"call", "at", "ended", "chunks"}` when it has ended: `finished`, or `gone` when the
-client closed the connection before that. `at` is the time since 1970 in seconds, `chunks` how many were sent.
+The log has two lines of JSON for a call: `{"call", "at", "model", "prompt", "streamed"}` before anything is answered,
+`{"call", "at", "ended", "chunks"}` once it has ended: `finished`, or `gone` when the client closed the connection before
+that. `at` is the time since 1970 in seconds, `chunks` how many were sent.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _EVENT_STREAM = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nCache-Control: no-store\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
+#: Stands for the call's number in what is made once for all calls; control characters are in no JSON.
+_NUMBER = b"\0" * 10
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found"}
 
 
@@ -176,14 +178,16 @@ class Connection(asyncio.Protocol):
                 await asyncio.sleep(behaviour.first)
             if streamed:
                 self._write(_EVENT_STREAM)
-                for sent in range(0, behaviour.chunks, behaviour.burst):
+                number = _number(call)
+                for frame in _frames(model, behaviour.chunks, behaviour.burst):
                     if sent:
                         await asyncio.sleep(behaviour.delay)
-                    await self._writable.wait()
-                    self._write(_deltas(call, model, sent, min(sent + behaviour.burst, behaviour.chunks)))
-                sent = behaviour.chunks
+                    if not self._writable.is_set():
+                        await self._writable.wait()
+                    self._write(frame.replace(_NUMBER, number))
+                    sent = min(sent + behaviour.burst, behaviour.chunks)
                 with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
-                self._write(_ending(call, model, prompt, behaviour.chunks, with_usage=with_usage))
+                self._write(_ending(model, prompt, behaviour.chunks, with_usage=with_usage).replace(_NUMBER, number))
             else:
                 await asyncio.sleep(behaviour.delay * (-(-behaviour.chunks // behaviour.burst) - 1))
                 self._send(_whole(call, model, prompt, behaviour.chunks))
@@ -226,31 +230,37 @@ def _last_text(messages: list[Any]) -> str:
     return content or ""
 
 
-def _deltas(call: int, model: str, begin: int, end: int) -> bytes:
-    head = _head(call, model)
-    return _framed(
-        b"".join(
-            b'%b,"choices":[{"index":0,"delta":{%b"content":"word%d "},"finish_reason":null}]}\n\n'
-            % (head, b"" if number else b'"role":"assistant",', number)
-            for number in range(begin, end)
-        )
-    )
+@lru_cache(maxsize=64)
+def _frames(model: str, chunks: int, burst: int) -> list[bytes]:
+    """The writes of a stream but for its end and the call's number, for which `_NUMBER` stands."""
+    head = _head(model)
+    lines = [
+        b'%b,"choices":[{"index":0,"delta":{%b"content":"word%d "},"finish_reason":null}]}\n\n'
+        % (head, b"" if number else b'"role":"assistant",', number)
+        for number in range(chunks)
+    ]
+    return [_framed(b"".join(lines[at : at + burst])) for at in range(0, chunks, burst)]
 
 
-def _ending(call: int, model: str, prompt: str, chunks: int, *, with_usage: bool) -> bytes:
-    head = _head(call, model)
+def _ending(model: str, prompt: str, chunks: int, *, with_usage: bool) -> bytes:
+    head = _head(model)
     lines = b'%b,"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n' % head
     if with_usage:
         lines += b'%b,"choices":[],"usage":%b}\n\n' % (head, orjson.dumps(_usage(prompt, chunks)))
     return _framed(lines + b"data: [DONE]\n\n") + b"0\r\n\r\n"
 
 
-def _head(call: int, model: str) -> bytes:
-    return b'data: {"id":"mock-%d","object":"chat.completion.chunk","created":%d,"model":%b' % (
-        call,
+def _head(model: str) -> bytes:
+    return b'data: {"id":"mock-%b","object":"chat.completion.chunk","created":%d,"model":%b' % (
+        _NUMBER,
         _CREATED,
         orjson.dumps(model),
     )
+
+
+def _number(call: int) -> bytes:
+    """As long as what stands for it, so that the frames' sizes stay true."""
+    return b"%0*d" % (len(_NUMBER), call)
 
 
 def _framed(data: bytes) -> bytes:
@@ -260,7 +270,7 @@ def _framed(data: bytes) -> bytes:
 def _whole(call: int, model: str, prompt: str, chunks: int) -> dict[str, Any]:
     message = {"role": "assistant", "content": "".join(f"word{number} " for number in range(chunks))}
     return {
-        "id": f"mock-{call}",
+        "id": f"mock-{_number(call).decode()}",
         "object": "chat.completion",
         "created": _CREATED,
         "model": model,

@@ -31,12 +31,18 @@ def ask(
     return connection, connection.getresponse()
 
 
+def ended_calls(upstream: MockUpstream) -> list[UpstreamCall]:
+    """All calls, once the log tells the end of each: it comes after the answer."""
+    eventually(lambda: all(call.ended for call in upstream.calls()), wanted="the calls' ends in the log")
+    return upstream.calls()
+
+
 def test_whole_answer_tells_its_usage(upstream: MockUpstream) -> None:
     connection, response = ask(upstream, "mock-3", "Hello")
     with closing(connection):
         answer = json.loads(response.read())
     assert answer == {
-        "id": "mock-1",
+        "id": "mock-0000000001",
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": "mock-3",
@@ -49,7 +55,7 @@ def test_whole_answer_tells_its_usage(upstream: MockUpstream) -> None:
         ],
         "usage": {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5},
     }
-    assert upstream.calls() == [UpstreamCall(number=1, prompt="Hello", streamed=False, ended="finished", chunks=3)]
+    assert ended_calls(upstream) == [UpstreamCall(number=1, prompt="Hello", streamed=False, ended="finished", chunks=3)]
 
 
 def test_stream_comes_in_chunks_and_ends_with_usage_and_done(upstream: MockUpstream) -> None:
@@ -64,9 +70,10 @@ def test_stream_comes_in_chunks_and_ends_with_usage_and_done(upstream: MockUpstr
         {"content": "word2 "},
         {},
     ]
+    assert {chunk["id"] for chunk in told} == {"mock-0000000001"}
     assert told[-2]["choices"][0]["finish_reason"] == "stop"
     assert told[-1]["usage"] == {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
-    assert upstream.calls() == [UpstreamCall(number=1, prompt="Hello", streamed=True, ended="finished", chunks=3)]
+    assert ended_calls(upstream) == [UpstreamCall(number=1, prompt="Hello", streamed=True, ended="finished", chunks=3)]
 
 
 def test_stream_that_its_client_leaves_is_gone(upstream: MockUpstream) -> None:
@@ -74,9 +81,9 @@ def test_stream_that_its_client_leaves_is_gone(upstream: MockUpstream) -> None:
     response.readline()
     response.close()
     connection.close()
-    eventually(lambda: upstream.calls()[0].ended, wanted="the call's end in the log")
-    call = upstream.calls()[0]
-    assert (call.ended, 0 < (call.chunks or 0) < 1000) == ("gone", True)
+    calls = ended_calls(upstream)
+    assert [call.ended for call in calls] == ["gone"]
+    assert 0 < (calls[0].chunks or 0) < 1000
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "mock-many", "mock-3?speed=1", "mock-3?delay=soon"])
