@@ -127,7 +127,7 @@ class Load:
             answer = _Answer(leave_after)
             try:
                 async with asyncio.timeout(PATIENCE):
-                    link = link or await asyncio.open_connection(self._host, self._port)
+                    link = await self._connected(link)
                     await _ask(link, self._request(call), answer)
             except (OSError, TimeoutError, asyncio.IncompleteReadError, httptools.HttpParserError):
                 answer.keeps_alive = False
@@ -141,6 +141,14 @@ class Load:
                 await asyncio.sleep(_PAUSE)
         if link is not None:
             link[1].close()
+
+    async def _connected(self, link: _Link | None) -> _Link:
+        """The connection that is there, or a new one when there is none or the server has closed it."""
+        if link is not None:
+            if not link[0].at_eof():
+                return link
+            link[1].close()
+        return await asyncio.open_connection(self._host, self._port)
 
     def _request(self, call: Call) -> bytes:
         body = orjson.dumps(
