@@ -13,8 +13,8 @@ The name of the model says how it answers, all parameters being optional:
 long.
 
 The log has two lines of JSON for a call: `{"call", "at", "model", "prompt", "streamed"}` before anything is answered,
-`{"call", "at", "ended", "chunks"}` once it has ended: `finished`, or `gone` when the client closed the connection before
-that. `at` is the time since 1970 in seconds, `chunks` how many were sent.
+`{"call", "at", "ended", "chunks"}` once it has ended: `finished`, or `gone` when the client closed the connection
+before that. `at` is the time since 1970 in seconds, `chunks` how many were sent.
 """
 
 from __future__ import annotations
