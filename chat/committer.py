@@ -25,6 +25,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from chat import quarantine, rows
 from chat.journal import Journal, JournalFull, Place, fetch
+from chat.metrics import BACKLOG, JOURNAL
 from chat.rows import ExchangeRows
 
 logger = logging.getLogger(__name__)
@@ -163,6 +164,11 @@ class Committer:
         with self._changed:
             self._active = []
         self._release(batch)
+        self._tell()
+
+    def _tell(self) -> None:
+        BACKLOG.set(self.backlog)
+        JOURNAL.set(self.journal.size)
 
     def _read(self, item: _Item) -> ExchangeRows | None:
         if item.exchange is not None or item.place is None:
@@ -182,6 +188,7 @@ class Committer:
         until = time.monotonic() + pause
         while True:
             self._release_from_journal(older_than=0.0)
+            self._tell()
             close_old_connections()
             with self._changed:
                 left = until - time.monotonic()

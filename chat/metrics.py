@@ -49,6 +49,10 @@ FIRST_TOKEN_TIME = Histogram(
 )
 RETRIES = Counter("llm_retries_total", "Further calls to the provider and model that was called before.", ["provider"])
 FALLBACKS = Counter("llm_fallbacks_total", "Moves from one provider or model to the next.", ["from", "to"])
+BACKLOG = Gauge(
+    "llm_record_backlog", "Exchanges that have ended and are not yet committed.", multiprocess_mode="livesum"
+)
+JOURNAL = Gauge("llm_journal_bytes", "Bytes in the journals of living processes.", multiprocess_mode="livesum")
 ACTIVE = Gauge("llm_active_requests", "Exchanges in flight.", multiprocess_mode="livesum")
 
 _KINDS = {

@@ -218,8 +218,8 @@ class Recorder:
         row.status = status
         row.finished_at = dt.datetime.now(dt.UTC)
         row.latency_ms = _ms_since(self.began)
-        row.response = self.response
-        row.reasoning = "".join(self.reasoning)
+        row.response = _storable(self.response)
+        row.reasoning = _storable("".join(self.reasoning))
         row.tool_calls = [self.tool_calls[index] for index in sorted(self.tool_calls)]
         if problem is not None:
             row.error_type, row.error_code, row.error_message = problem.type, problem.code, problem.message
@@ -281,6 +281,11 @@ def _as_json(message: Any) -> dict[str, Any]:
         "tool_call_id": message.tool_call_id,
     }
     return {name: value for name, value in fields.items() if value is not None or name == "content"}
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL stores no NUL character; a model that says one says nothing by it."""
+    return text.replace("\x00", "\ufffd")
 
 
 def _ms_since(began: float) -> float:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from chat.admin.conversations import ConversationAdmin
 from chat.admin.interactions import InteractionAdmin
+from chat.admin.quarantine import QuarantinedExchangeAdmin
 
-__all__ = ["ConversationAdmin", "InteractionAdmin"]
+__all__ = ["ConversationAdmin", "InteractionAdmin", "QuarantinedExchangeAdmin"]
