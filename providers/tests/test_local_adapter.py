@@ -78,6 +78,18 @@ async def test_the_model_answers_token_by_token_with_its_usage(local):
     assert (finished.usage.output_tokens, finished.usage.total_tokens) == (8, finished.usage.input_tokens + 8)
 
 
+async def test_a_plain_question_gets_a_short_and_right_answer(local: LocalAdapter) -> None:
+    text, events = await answer(local, request("What is the capital of France?"))
+    assert "Paris" in text
+    assert last(events).reason is FinishReason.STOP
+
+
+async def test_the_callers_own_system_prompt_is_the_only_one(local: LocalAdapter) -> None:
+    own = [Message(role="system", content="Speak like a pirate."), Message(role="user", content="Hello.")]
+    body = local._body(request(messages=own))
+    assert [message["content"] for message in body["messages"]] == ["Speak like a pirate.", "Hello."]
+
+
 async def test_an_answer_that_comes_to_its_end_says_so(local):
     _, events = await answer(local, request("Answer with yes or no: is ice cold?", temperature=0))
     assert last(events).reason == FinishReason.STOP
@@ -151,8 +163,8 @@ async def test_the_whole_conversation_reaches_the_model(local):
         usage = last((await answer(local, request(messages=messages, max_tokens=1)))[1]).usage
         assert usage is not None
         tokens.append(usage.input_tokens)
-    # Without a system prompt the model's template puts in its own, which is longer
-    assert tokens == [36, 36, 28, 49]
+    # Without a system prompt the adapter puts in its own, which is longer
+    assert tokens == [36, 36, 28, 39]
 
 
 async def test_an_answer_without_a_limit_ends_at_the_providers(local):

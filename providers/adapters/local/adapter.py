@@ -24,6 +24,10 @@ MODEL: Final = "smollm2-135m"
 #: What is passed on of the parameters that a request has no field for. Everything else could reach into the engine.
 _TUNING: Final = frozenset({"logit_bias", "logprobs", "min_p", "repeat_penalty", "top_k", "top_logprobs"})
 _MOST_LOGPROBS: Final = 20
+#: What the model is told, and how it chooses, unless the caller says otherwise. By its own template's words, or once
+#: it may choose freely, it loses its way: asked for the capital of France it stammers French to the last token.
+_SYSTEM_PROMPT: Final = "You are a helpful assistant."
+_TEMPERATURE: Final = 0.0
 _REASONS: Final = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
@@ -80,7 +84,7 @@ class LocalAdapter:
         if request.tools and request.tool_choice != "none":
             raise self._cannot("call tools")
         said = {
-            "temperature": request.temperature,
+            "temperature": _TEMPERATURE if request.temperature is None else request.temperature,
             "top_p": request.top_p,
             "seed": request.seed,
             "presence_penalty": request.presence_penalty,
@@ -91,8 +95,11 @@ class LocalAdapter:
         }
         if isinstance(most := said.get("top_logprobs"), int) and most > _MOST_LOGPROBS:
             raise InvalidRequest(f"top_logprobs is at most {_MOST_LOGPROBS}.", provider=self.config.slug)
+        messages = [self._message(message) for message in request.messages]
+        if not messages or messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": _SYSTEM_PROMPT})
         return {
-            "messages": [self._message(message) for message in request.messages],
+            "messages": messages,
             "max_tokens": self._max_tokens if request.max_tokens is None else request.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
