@@ -31,7 +31,7 @@ class QuarantinedExchangeAdmin(SuperusersOnly, ModelAdmin):
 
     @display(description="reason")
     def why(self, row: QuarantinedExchange) -> str:
-        return row.reason[:120]
+        return str(row.reason)[:120]
 
     @admin.action(description="Try to store the selected exchanges again")
     def try_again(self, request: HttpRequest, queryset: QuerySet[QuarantinedExchange]) -> None:
