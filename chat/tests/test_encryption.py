@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from django.test.utils import CaptureQueriesContext
 
 from chat.encryption import seal, unseal
 from chat.fields import PLACEHOLDER, is_readable, length_of, start_of
+from chat.journal import Journal, fetch, read
 from chat.models import Attempt, Conversation, Interaction
 from chat.tests.factories import ConversationFactory, InteractionFactory
 from llmchat.lib.encryption import Undecryptable
+from llmchat.lib.uuid7 import uuid7
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -215,3 +218,18 @@ def test_the_database_never_sees_the_text(keys) -> None:
     [insert] = [query["sql"] for query in captured if '"chat_interaction"' in query["sql"]]
     assert insert.count("enc1:") == len(TEXTS)
     assert not [text for text in ("find_order", "Be brief", "café", "Lisbon") if text in insert]
+
+
+def test_the_journal_is_encrypted_and_a_lost_key_is_told_as_damage(keys, tmp_path: Path) -> None:
+    keys(KEY)
+    journal = Journal(tmp_path, max_bytes=10**6)
+    exchange = uuid7()
+    place = journal.end(exchange, {"prompt": "Where is it?"})
+    assert b"Where" not in place.path.read_bytes()
+    assert fetch(place).facts == {"prompt": "Where is it?"}
+    keys(OLDER)
+    complaints: list[str] = []
+    assert list(read(place.path, on_damage=complaints.append)) == []
+    assert [complaint.rpartition(": ")[2] for complaint in complaints] == ["no key that is there opens it"]
+    journal.settle([exchange])
+    journal.close()

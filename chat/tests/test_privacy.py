@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.test import Client, RequestFactory
+from rest_framework.request import Request
 
+from accounts.authentication import APIKeyAuthentication
 from accounts.key_cache import KEYS
 from accounts.models import Organization
+from accounts.tests.fixtures import Person
 from chat import privacy
 from chat.models import Attempt, Conversation, Interaction
 from providers import errors
@@ -145,3 +149,24 @@ def test_every_code_of_a_providers_failure_has_words_of_ours() -> None:
         return {kind.code}.union(*(codes(narrower) for narrower in kind.__subclasses__()))
 
     assert codes(errors.ProviderError) == set(privacy._OWN_WORDS)
+
+
+def test_an_owner_switches_in_the_admin_and_the_next_request_obeys(owner: Person, client: Client) -> None:
+    page = f"/admin/accounts/organization/{owner.organization.pk}/change/"
+    organization = owner.organization
+
+    def keeps() -> tuple[bool, bool]:
+        request = Request(RequestFactory().get("/", headers=owner.headers))
+        authenticated = APIKeyAuthentication().authenticate(request)
+        assert authenticated is not None
+        return authenticated[1].keeps_prompts, authenticated[1].keeps_responses
+
+    assert keeps() == (True, True)
+    client.force_login(owner.user)
+    none = {f"{prefix}-{count}_FORMS": 0 for prefix in ("memberships", "api_keys") for count in ("TOTAL", "INITIAL")}
+    assert client.post(page, {"name": organization.name, "log_prompts": "false", **none}).status_code == 302
+    assert keeps() == (False, True)
+    assert client.post(page, {"name": organization.name, "log_responses": "false", **none}).status_code == 302
+    organization.refresh_from_db()
+    assert (organization.log_prompts, organization.log_responses) == (None, False)
+    assert keeps() == (True, False)
