@@ -64,10 +64,8 @@ class Stage:
         assert self.left_in_journal() == []
 
     def left_in_journal(self) -> list[str]:
-        """What stands in the journal's directory, by name and size."""
-        if not self.journal.exists():
-            return []
-        return [f"{path.name} ({path.stat().st_size} bytes)" for path in sorted(self.journal.rglob("*"))]
+        """What stands in the journal's directory, with sizes in bytes."""
+        return [f"{path.relative_to(self.journal)} ({path.stat().st_size})" for path in sorted(self.journal.rglob("*"))]
 
     def upstream_calls_of_name(self, name: str) -> list[UpstreamCall]:
         """What the vendor heard of the load of that name."""
