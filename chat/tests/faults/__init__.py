@@ -1,4 +1,4 @@
-"""Faults injected into real processes, then a look at the books. `make test-faults`; `FAULTS=short` for fewer rounds."""
+"""Faults injected into real processes, then a look at the books. `FAULTS=short` for fewer rounds."""
 
 import pytest
 
