@@ -38,6 +38,8 @@ SEGMENT_BYTES: Final = 8 * 1024 * 1024
 #: Bytes that each open exchange may still want for its end: what `begin` keeps free for those that run.
 END_RESERVE: Final = 16 * 1024
 
+#: How the name of a journal begins that its process is about to take.
+UNBORN: Final = "."
 _SUFFIX: Final = ".journal"
 _LOCK: Final = "owner.lock"
 
@@ -97,9 +99,12 @@ class Journal:
         self._where: dict[UUID, list[_Segment]] = {}
         self._bytes = 0
         self._number = 0
+        # Under a name that nobody claims until the lock is held.
+        unborn = self.path.with_name(f"{UNBORN}{self.path.name}")
         try:
-            self.path.mkdir(parents=True, mode=0o700)
-            owner = lock(self.path)
+            unborn.mkdir(parents=True, mode=0o700)
+            owner = lock(unborn)
+            unborn.rename(self.path)
         except OSError as error:
             raise JournalError(f"The journal cannot be made in {directory}: {error.strerror}.") from error
         if owner is None:
@@ -241,12 +246,18 @@ def segments(path: Path) -> list[Path]:
 
 
 def read(path: Path, *, on_damage: Callable[[str], None]) -> Iterator[Record]:
-    """The records of one segment in order. A line that is torn or damaged is told to `on_damage` and passed over."""
+    """The records of one segment in order. A damaged one is told to `on_damage` and passed over.
+
+    A torn last one is what a killed process leaves: nobody was told that it was written, so that nothing is lost.
+    """
     offset = 0
     with path.open("rb") as file:
         for line in file:
             place = Place(path, offset, len(line))
             offset += len(line)
+            if not line.endswith(b"\n"):
+                logger.warning("%s ends in a torn record of %d bytes.", path, len(line))
+                return
             try:
                 yield _parsed(line, place)
             except ValueError as error:

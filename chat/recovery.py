@@ -96,6 +96,8 @@ def _journals(directory: Path, report: Report) -> Iterator[Path]:
     for entry in entries:
         if _is_uuid(entry.name):
             yield entry
+        elif entry.name.startswith(journal.UNBORN):
+            continue
         else:
             report.complaints.append(f"{entry} is not a journal; it is left alone")
 

@@ -268,8 +268,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 SILENCED_SYSTEM_CHECKS = [
     # All follow from HTTPS_ONLY, of which `llmchat.W101` speaks once.
     *(f"security.{number}" for number in ("W004", "W008", "W012", "W016")),
+    # Ours is Django's own Redis backend, with its connections shared between threads.
+    "django_ratelimit.W001",
     # Counting in one process's memory is right for one worker; more need Redis, which `llmchat.E001` insists on.
-    *([] if REDIS_URL else ["django_ratelimit.E003", "django_ratelimit.W001"]),
+    *([] if REDIS_URL else ["django_ratelimit.E003"]),
 ]
 RATELIMIT_FAIL_OPEN = False
 
@@ -277,6 +279,7 @@ RATELIMIT_FAIL_OPEN = False
 JOURNAL_DIR = DATA_DIR / "journal"
 JOURNAL_MAX_BYTES = env.integer("JOURNAL_MAX_BYTES", 1024**3, minimum=1024**2)
 COMMIT_PATIENCE_SECONDS = env.seconds("COMMIT_PATIENCE_SECONDS", 1.0)
+IDEMPOTENCY_HOURS = env.integer("IDEMPOTENCY_HOURS", 24, minimum=1, maximum=24 * 366)
 LOG_PROMPTS = env.boolean("LOG_PROMPTS", default=True)
 LOG_RESPONSES = env.boolean("LOG_RESPONSES", default=True)
 #: The newest first: it encrypts, all decrypt. Without any, texts are stored as they are.
@@ -388,7 +391,12 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": HEALTH_REFRESH_SECONDS,
         # The next one is due by then: a worker that was away does not catch up on them.
         "options": {"expires": HEALTH_REFRESH_SECONDS},
-    }
+    },
+    "purge-idempotency": {
+        "task": "chat.tasks.purge_idempotency",
+        "schedule": 3600,
+        "options": {"expires": 3600},
+    },
 }
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

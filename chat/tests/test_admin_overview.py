@@ -126,7 +126,7 @@ def side_bar(user: User) -> dict[str, list[str]]:
 def test_operator_is_led_everywhere(db: None) -> None:
     assert side_bar(UserFactory.create(is_superuser=True)) == {
         "": ["Overview"],
-        "Record": ["Interactions", "Conversations"],
+        "Record": ["Interactions", "Conversations", "Quarantine"],
         "Models": ["Models", "Aliases", "Prices", "Health"],
         "Accounts": ["Organizations", "Users", "API keys", "Plans"],
         "Reference": ["API documentation", "Service health"],

@@ -203,7 +203,7 @@ def test_a_damaged_segment_is_replayed_as_far_as_it_can_be_read_and_kept(owner, 
     dead.end(two.id, rows.as_facts(two))
     dead.close()
     [segment] = journal.segments(dead.path)
-    segment.write_bytes(segment.read_bytes()[:-10])
+    segment.write_bytes(segment.read_bytes()[:-10] + b"xxxxxxxxx\n")
     report = recovery.replay(tmp_path)
     assert (report.ended, len(report.complaints)) == (1, 1)
     assert [row.id for row in Interaction.objects.all()] == [one.id]

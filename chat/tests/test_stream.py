@@ -132,3 +132,19 @@ async def test_a_response_that_is_dropped_unread_leaves_nothing_running(owner):
     gc.collect()
     await asyncio.wait_for(engine.drain(), 30)
     assert [row.status for row in await rows()] == [Status.CANCELLED]
+
+
+async def test_an_exchange_that_is_left_before_its_first_step_is_on_record(owner):
+    call = Call(
+        principal=principal(organization_id=owner.organization.id),
+        endpoint=Interaction.Endpoint.CHAT,
+        user_id="u1",
+        messages=[Message(role="user", content="Go on.")],
+        model="simulated/ok",
+        trace_id="t",
+    )
+    exchange = await engine.accept(call)
+    exchange.abandon()
+    await asyncio.wait_for(engine.drain(), 30)
+    assert [row.status for row in await rows()] == [Status.CANCELLED]
+    assert not SimulatedAdapter.log

@@ -42,7 +42,7 @@ def test_values_of_the_example_are_the_defaults(tmp_path: Path) -> None:
     everything.write_text(re.sub(r"^#([A-Z_]+=.)", r"\1", EXAMPLE, flags=re.MULTILINE), encoding="utf-8")
     show = (
         "from llmchat import settings; print({name: getattr(settings, name) for name in sorted(vars(settings)) "
-        "if name.isupper() and name not in {'ENV_FILE', 'SETTING_NAMES', 'LOGGING', 'SECRET_KEY'}})"
+        "if name.isupper() and name not in {'ENV_FILE', 'SETTING_NAMES', 'LOGGING', 'SECRET_KEY', 'SECRETS'}})"
     )
     shown = [
         re.sub(
