@@ -42,6 +42,8 @@ def delete_conversation(conversation: Conversation) -> int:
     """Deletes a thread and erases the texts of its interactions; tokens, cost and timings stay. Returns how many
     interactions were erased."""
     with transaction.atomic():
+        # A provider's error may quote the prompt.
+        Attempt.objects.filter(interaction__conversation=conversation).update(error_message="")
         erased = conversation.interactions.update(erased_at=timezone.now(), conversation=None, **_ERASED)
         conversation.delete()
     return erased
