@@ -231,6 +231,22 @@ def lock(path: Path) -> int | None:
     return descriptor
 
 
+def is_owned(path: Path) -> bool:
+    """Whether a living process has the journal at `path`. Asks without making the lock's file, and for an instant only:
+    whoever wants the journal meanwhile finds it taken."""
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def remove(path: Path) -> None:
     """Removes a journal whose segments are gone. What does not belong to it stays, and the directory with it."""
     (path / _LOCK).unlink(missing_ok=True)

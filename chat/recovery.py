@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until a database that cannot be reached is tried again.
 PAUSE = 2.0
-_DAMAGED = ".damaged"
+#: How the name of a segment ends that could not be read whole.
+DAMAGED = ".damaged"
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ def _journals(directory: Path, report: Report) -> Iterator[Path]:
     except FileNotFoundError:
         return
     for entry in entries:
-        if _is_uuid(entry.name):
+        if is_journal(entry):
             yield entry
         elif entry.name.startswith(journal.UNBORN):
             continue
@@ -154,16 +155,17 @@ def _clear(path: Path, segments: list[Path], damaged: set[Path]) -> None:
     """Removes what is in the database now; keeps damaged segments, renamed, for whoever wants to look at them."""
     for segment in segments:
         if segment in damaged:
-            segment.rename(segment.with_suffix(_DAMAGED))
+            segment.rename(segment.with_suffix(DAMAGED))
         else:
             segment.unlink(missing_ok=True)
     if not damaged:
         journal.remove(path)
 
 
-def _is_uuid(name: str) -> bool:
+def is_journal(path: Path) -> bool:
+    """Whether the directory has the name of a journal: its process's id."""
     try:
-        UUID(name)
+        UUID(path.name)
     except ValueError:
         return False
     return True
