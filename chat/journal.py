@@ -252,6 +252,9 @@ def remove(path: Path) -> None:
     (path / _LOCK).unlink(missing_ok=True)
     try:
         path.rmdir()
+    except FileNotFoundError:
+        # Another process found the same journal without segments, and was quicker.
+        return
     except OSError as error:
         logger.warning("The journal %s is not removed: %s", path, error.strerror)
 

@@ -50,6 +50,9 @@ def replay(directory: Path) -> Report:
     for path in _journals(directory, report):
         try:
             owner = journal.lock(path)
+        except FileNotFoundError:
+            # Replayed and removed by another process since we looked.
+            continue
         except OSError as error:
             report.complaints.append(f"{path} cannot be locked: {error.strerror}")
             continue
