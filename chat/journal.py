@@ -256,7 +256,7 @@ def remove(path: Path) -> None:
         # Another process found the same journal without segments, and was quicker.
         return
     except OSError as error:
-        logger.warning("The journal %s is not removed: %s", path, error.strerror)
+        logger.info("The journal %s is not removed: %s", path, error.strerror)
 
 
 def segments(path: Path) -> list[Path]:
