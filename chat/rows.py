@@ -75,7 +75,12 @@ def store(batch: Sequence[ExchangeRows]) -> None:
     Raises Django's DatabaseError, or what a value that no column can hold makes of itself.
     """
     with transaction.atomic():
-        conversations = [rows.new_conversation for rows in batch if rows.new_conversation is not None]
+        conversations = []
+        for rows in batch:
+            if rows.new_conversation is not None:
+                # It may have been made a moment before the interaction that it came with.
+                rows.new_conversation.updated_at = max(rows.new_conversation.updated_at, rows.interaction.created_at)
+                conversations.append(rows.new_conversation)
         if conversations:
             Conversation.objects.bulk_create(conversations, ignore_conflicts=True)
         Interaction.objects.bulk_create([rows.interaction for rows in batch], ignore_conflicts=True)
