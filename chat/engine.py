@@ -10,12 +10,16 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
+from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 
 from accounts.limits import check_rate_async
 from accounts.permissions import check_model_allowed
-from chat import conversations, metrics
+from chat import conversations, idempotency, metrics, privacy
+from chat.broadcast import Broadcast
 from chat.calls import Call
 from chat.committer import NotDurable
 from chat.conversations import Thread
@@ -23,28 +27,43 @@ from chat.errors import RecordUnavailable, as_api_error
 from chat.journal import JournalError
 from chat.models import Interaction, Status
 from chat.recorder import Recorder
+from chat.replay import REPLAYED, Replay
 from llmchat.lib import envelope, logs
 from llmchat.lib.envelope import APIError
+from llmchat.lib.uuid7 import uuid7
 from providers import catalogue, failover, registry
 from providers.catalogue import ResolvedModel, Snapshot
 from providers.errors import NotConfigured, ProviderError
 from providers.failover import Candidate
-from providers.values import ChatRequest, Event, Finished, Message, ReasoningDelta, TextDelta, ToolCallDelta
+from providers.values import ChatRequest, Event, Finished, Json, Message, ReasoningDelta, TextDelta, ToolCallDelta
 
 logger = logging.getLogger(__name__)
 
-#: Events that a slow reader may leave waiting before the upstream is slowed down.
-_CHANNEL_SIZE = 1024
+#: Events that the quickest reader may leave waiting before the upstream is slowed down.
+_AHEAD = 1024
 
 #: Exchanges in flight: held here so that none is collected before it is recorded.
 _running: set[Exchange] = set()
 
 
-async def accept(call: Call) -> Exchange:
+async def accept(call: Call) -> Reader | Replay:
     """Everything that can refuse a call before anything is spent; then the exchange begins.
 
-    Raises `APIError` (404 unknown model, 403 model outside the plan, 429 over the limit, 503 provider without a key).
+    A call whose request id was seen before gets the stored answer, or a reader of the exchange that is under way.
+    Raises `APIError` (404 unknown model, 403 model outside the plan, 429 over the limit, 503 provider without a key,
+    409 request id of another request).
     """
+    if call.request_id is None:
+        exchange = await _begin(call, uuid7())
+        return Reader(exchange, headers=exchange.headers)
+    found, is_first = await idempotency.once(call, key=call.request_id, begin=partial(_begin, call))
+    if isinstance(found, Interaction):
+        return Replay(found)
+    logs.bind(interaction_id=str(found.interaction.id))
+    return Reader(found, headers=found.headers if is_first else {REPLAYED: "true"})
+
+
+async def _begin(call: Call, interaction_id: UUID) -> Exchange:
     try:
         snapshot = await catalogue.snapshot()
         resolved = snapshot.resolve(call.model)
@@ -55,7 +74,14 @@ async def accept(call: Call) -> Exchange:
         candidates, history_messages = await _candidates(call, snapshot, resolved, thread, own)
     except ProviderError as error:
         raise as_api_error(error) from error
-    recorder = Recorder(call, snapshot=snapshot, resolved=resolved, thread=thread, history_messages=history_messages)
+    recorder = Recorder(
+        call,
+        identifier=interaction_id,
+        snapshot=snapshot,
+        resolved=resolved,
+        thread=thread,
+        history_messages=history_messages,
+    )
     logs.bind(interaction_id=str(recorder.interaction.id))
     return Exchange(call, recorder=recorder, candidates=candidates, headers=rate.headers() if rate else {})
 
@@ -132,10 +158,9 @@ def _may_fall_back(call: Call, model: ResolvedModel) -> bool:
 
 
 class Exchange:
-    """One accepted call on its way. Await `next_event()` again and again for a stream, or `whole()`; leave it with
-    `abandon()`.
+    """One accepted call on its way. Each `Reader` of it gets the whole answer; when the last one leaves, it is stopped.
 
-    However it ends, it is recorded: the last event comes, and `whole()` returns, only after the row is durable.
+    However it ends, it is recorded: the last event comes, and `ended()` returns, only after the row is durable.
     `headers` belong onto the response: what is left of the limits.
     """
 
@@ -146,11 +171,14 @@ class Exchange:
         self.headers = headers
         self.recorder = recorder
         self._candidates = candidates
+        #: Whether there is a row of it once it has ended.
+        self.is_on_record = True
         self._problem: APIError | None = None
         self._started = False
         self._committing = False
         self._abandoned = False
-        self._channel: asyncio.Queue[Event | None] = asyncio.Queue(_CHANNEL_SIZE)
+        self.readers = 0
+        self.events = Broadcast(ahead=_AHEAD)
         self._task = asyncio.create_task(self._run(), name=f"exchange {recorder.interaction.id}")
         _running.add(self)
         self._task.add_done_callback(lambda _: _running.discard(self))
@@ -159,26 +187,28 @@ class Exchange:
     def interaction(self) -> Interaction:
         return self.recorder.interaction
 
-    async def whole(self) -> Interaction:
+    @property
+    def is_open(self) -> bool:
+        """Whether another reader may still join."""
+        return not self._abandoned and not self._task.done()
+
+    async def ended(self) -> Interaction:
         """Waits for the end; returns the recorded success or raises what the caller has to be told."""
-        try:
-            await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            self.abandon()
-            raise
+        await asyncio.shield(self._task)
         if self._problem is not None:
             raise self._problem
         return self.interaction
 
-    async def next_event(self) -> Event:
-        """The next event of a stream. `Finished` is the last one; a failure raises what the caller has to be told."""
-        event = await self._channel.get()
+    async def event(self, position: int) -> Event:
+        """The event at that position of a streamed exchange. `Finished` is the last one; a failure raises what the
+        caller has to be told."""
+        event = await self.events.get(position)
         if event is None:
             raise self._problem or _incomplete()
         return event
 
     def abandon(self) -> None:
-        """The caller is gone: stops the upstream and records what there is. Harmless after the end."""
+        """All callers are gone: stops the upstream and records what there is. Harmless after the end."""
         self._abandoned = True
         # A task that is cancelled before its first step never runs: it could record nothing.
         if self._started and not self._committing:
@@ -205,16 +235,16 @@ class Exchange:
             except JournalError:
                 logger.exception("The journal takes no new exchange")
                 self._problem = RecordUnavailable()
+                self.is_on_record = False
             except Exception as error:
                 self._problem = envelope.as_api_error(error)
                 self.recorder.end(Status.FAILED, self._problem)
             # Without an intent on disk nothing was done that could be recorded.
-            if not isinstance(self._problem, RecordUnavailable):
+            if self.is_on_record:
                 self._committing = True
                 await self._commit()
                 self._committing = False
-        if self.call.stream and not self._abandoned:
-            await self._channel.put(None if self._problem else finished)
+        self.events.end(None if self._problem else finished)
 
     async def _answer(self) -> Finished:
         """Folds what happens and shows what may be shown; returns the event that may only be shown once recorded."""
@@ -225,7 +255,7 @@ class Exchange:
             async for step in steps:
                 self.recorder.fold(step)
                 if self.call.stream and isinstance(step, TextDelta | ReasoningDelta | ToolCallDelta):
-                    await self._channel.put(step)
+                    await self.events.put(step)
         if self.recorder.finished is None:
             raise _incomplete()
         return self.recorder.finished
@@ -236,6 +266,62 @@ class Exchange:
         except NotDurable:
             logger.exception("An interaction is not durable yet", extra={"interaction_id": self.interaction.id})
             self._problem = RecordUnavailable()
+
+
+class Reader:
+    """One caller's view of an exchange. Await `next_event()` again and again for a stream, or `whole()`; leave it with
+    `abandon()`. `headers` belong onto the response."""
+
+    def __init__(self, exchange: Exchange, *, headers: Mapping[str, str]) -> None:
+        self.headers = headers
+        self._exchange = exchange
+        self._position = 0
+        self._has_left = False
+        self._replay: Replay | None = None
+        exchange.readers += 1
+
+    @property
+    def interaction(self) -> Interaction:
+        return self._exchange.interaction
+
+    @property
+    def logprobs(self) -> list[Json]:
+        return self._exchange.recorder.logprobs
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What else the provider said in its answer, for OpenAI's dialect."""
+        finished = self._exchange.recorder.finished
+        return privacy.without_our_secrets(finished.extra) if finished else {}
+
+    async def whole(self) -> Interaction:
+        """Waits for the end; returns the recorded success or raises what the caller has to be told."""
+        self._exchange.events.run_free()
+        try:
+            return await self._exchange.ended()
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    async def next_event(self) -> Event:
+        """The next event of a stream. `Finished` is the last one; a failure raises what the caller has to be told."""
+        if self._exchange.call.stream:
+            event = await self._exchange.event(self._position)
+            self._position += 1
+            return event
+        # Who began it wants it whole, so that it may start over on another provider until it is.
+        if self._replay is None:
+            self._replay = Replay(await self._exchange.ended())
+        return await self._replay.next_event()
+
+    def abandon(self) -> None:
+        """The caller is gone. The last one to leave ends the exchange. Harmless after the end."""
+        if self._has_left:
+            return
+        self._has_left = True
+        self._exchange.readers -= 1
+        if not self._exchange.readers:
+            self._exchange.abandon()
 
 
 def _incomplete() -> RuntimeError:

@@ -34,6 +34,44 @@ class RecordUnavailable(APIError):
         )
 
 
+class IdempotencyConflict(APIError):
+    """The caller's request id belongs to a request that said something else."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This request id belongs to another request of yours. Send the same body with it, or take a new id.",
+            status=409,
+            code="idempotency_conflict",
+            param="requestId",
+        )
+
+
+class AnswerNotKept(APIError):
+    """The request was answered, and the answer's text is not on record."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The request with this id was answered, but its text is not kept, so that it cannot be given again. "
+            "Take a new id to ask again.",
+            status=409,
+            code="idempotent_answer_not_kept",
+            param="requestId",
+        )
+
+
+class StillRunning(APIError):
+    """Another process is at the request for longer than a request may take."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The request with this id is still being answered. Send it again later to get the answer.",
+            status=409,
+            code="idempotent_request_running",
+            param="requestId",
+            retry_after=5,
+        )
+
+
 def as_api_error(error: ProviderError) -> APIError:
     """The response to a call that ended with `error`."""
     message = error.message

@@ -171,6 +171,23 @@ class Attempt(models.Model):
         return f"{self.number}. {self.provider}/{self.model}: {self.get_status_display()}"
 
 
+class IdempotencyClaim(models.Model):
+    """Which interaction answers a caller's request id. The row is won by whoever inserts it; see `chat.idempotency`."""
+
+    organization = models.ForeignKey("accounts.Organization", on_delete=models.CASCADE, related_name="+")
+    key = models.CharField("caller's request id", max_length=128)
+    fingerprint = models.CharField(max_length=64, help_text="Tells whether the same request was meant.")
+    interaction_id = models.UUIDField(unique=True)
+    beats = models.PositiveIntegerField(default=0, help_text="Moves on while the process that answers is alive.")
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["organization", "key"], name="idempotency_claim_once")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
 class QuarantinedExchange(models.Model):
     """An exchange that the database refused to store as rows: kept as the journal's facts, with the reason."""
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, assert_never
+from uuid import UUID
 
 from chat import durability, metrics, rows
 from chat.calls import Call
@@ -48,9 +49,15 @@ class Recorder:
     """The facts of one exchange. Made when the request is accepted; `interaction` is whole after `end`."""
 
     def __init__(
-        self, call: Call, *, snapshot: Snapshot, resolved: ResolvedModel, thread: Thread | None, history_messages: int
+        self,
+        call: Call,
+        *,
+        identifier: UUID,
+        snapshot: Snapshot,
+        resolved: ResolvedModel,
+        thread: Thread | None,
+        history_messages: int,
     ) -> None:
-        identifier = uuid7()
         self.began = time.perf_counter()
         self.call = call
         self.snapshot = snapshot

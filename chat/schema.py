@@ -22,7 +22,7 @@ from chat.serializers import (
 )
 from llmchat.lib.schema import errors
 
-_CHAT_ERRORS = errors(404, 408, 413, 415, 502, 504)
+_CHAT_ERRORS = errors(404, 408, 409, 413, 415, 502, 504)
 
 _ID = "01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b11"
 _CONVERSATION = "01926f0e-5c1a-7d3a-9a55-0a2b6a3f6b12"
@@ -199,8 +199,19 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[ -~]+$"},
     OpenApiParameter.HEADER,
-    description="Your own id of this request, the same as requestId; kept with the row.",
+    description=(
+        "Your own id of this request, the same as requestId; kept with the row. Whoever sends it again gets the same "
+        "answer, without another call of the provider."
+    ),
 )
+IDEMPOTENT_REPLAYED = OpenApiParameter(
+    "Idempotent-Replayed",
+    {"type": "string", "enum": ["true"]},
+    OpenApiParameter.HEADER,
+    description="Only where the answer was not made for this request, but for another one with its id.",
+    response=[200],
+)
+_IDEMPOTENCY = [IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED]
 
 _CHAT_EXAMPLES = [
     OpenApiExample(
@@ -230,7 +241,7 @@ CHAT = extend_schema(
     summary="Ask a model",
     tags=["Chat"],
     request=ChatRequestSerializer,
-    parameters=[IDEMPOTENCY_KEY],
+    parameters=_IDEMPOTENCY,
     examples=[*_CHAT_EXAMPLES, OpenApiExample("An answer", value=_ANSWER, response_only=True, status_codes=["200"])],
     responses={
         (200, "application/json"): OpenApiResponse(AnswerSerializer, description="The answer."),
@@ -248,7 +259,7 @@ CHAT_STREAM = extend_schema(
     summary="Ask a model and get the answer as it comes",
     tags=["Chat"],
     request=ChatRequestSerializer,
-    parameters=[IDEMPOTENCY_KEY],
+    parameters=_IDEMPOTENCY,
     examples=_CHAT_EXAMPLES,
     responses={
         (200, "text/event-stream"): OpenApiResponse(
@@ -266,7 +277,7 @@ COMPLETIONS = extend_schema(
     description="OpenAI's chat completions. Fields that are not listed are passed through to the provider.",
     tags=["OpenAI-compatible"],
     request=CompletionRequestSerializer,
-    parameters=[IDEMPOTENCY_KEY],
+    parameters=_IDEMPOTENCY,
     examples=[
         OpenApiExample(
             "A question",

@@ -141,7 +141,10 @@ class ChatRequestSerializer(fields.KnownFieldsSerializer):
     stop = fields.TextOrList(required=False, max_items=4)
     conversationId = serializers.UUIDField(required=False, help_text="Carries that conversation's history along.")
     requestId = fields.Text(
-        required=False, max_length=128, single_line=True, help_text="Your own id of this request; kept with the row."
+        required=False,
+        max_length=128,
+        single_line=True,
+        help_text="Your own id of this request; sent again, it gets the same answer.",
     )
     metadata = fields.StringMap(required=False, help_text="A flat object of strings, kept with the row.")
     stream = fields.Boolean(required=False, help_text="Answer with server-sent events.")

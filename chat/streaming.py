@@ -18,18 +18,20 @@ from django.conf import settings
 from django.http import StreamingHttpResponse
 
 from chat import payloads
-from chat.engine import Exchange
-from chat.models import Interaction
+from chat.engine import Reader
+from chat.replay import Replay
 from llmchat.lib.envelope import APIError
 from providers.values import Event, Finished, TextDelta
 
 _KEEP_ALIVE = b": keep-alive\n\n"
 
+#: One caller's view of an exchange, under way or on record.
+Reading = Reader | Replay
 #: How a dialect shows an event: the bytes to send for it.
 Show = Callable[[Event], bytes]
 
 
-async def native(exchange: Exchange) -> EventStream:
+async def native(reading: Reading) -> EventStream:
     """`event: delta` for each piece of text, then `event: done` with the whole answer, or `event: error`."""
 
     def show(event: Event) -> bytes:
@@ -37,18 +39,18 @@ async def native(exchange: Exchange) -> EventStream:
             case TextDelta(text=text):
                 return _event("delta", {"text": text})
             case Finished():
-                return _event("done", payloads.native_answer(exchange.interaction))
+                return _event("done", payloads.native_answer(reading.interaction))
         return b""
 
     def fail(problem: APIError) -> bytes:
         return _event("error", problem.body())
 
-    return await _respond(exchange, show, fail)
+    return await _respond(reading, show, fail)
 
 
-async def completions(exchange: Exchange, *, include_usage: bool) -> EventStream:
+async def completions(reading: Reading, *, include_usage: bool) -> EventStream:
     """OpenAI's chunks, then `[DONE]`; a failure is an `error` object in their place."""
-    row: Interaction = exchange.interaction
+    row = reading.interaction
     begun = False
 
     def show(event: Event) -> bytes:
@@ -65,46 +67,46 @@ async def completions(exchange: Exchange, *, include_usage: bool) -> EventStream
     def fail(problem: APIError) -> bytes:
         return _data(problem.body())
 
-    return await _respond(exchange, show, fail)
+    return await _respond(reading, show, fail)
 
 
 class EventStream(StreamingHttpResponse):
     """A stream of one exchange's events. However it ends, unread too, the exchange is left at once."""
 
-    def __init__(self, exchange: Exchange, frames: AsyncIterator[bytes]) -> None:
+    def __init__(self, reading: Reading, frames: AsyncIterator[bytes]) -> None:
         super().__init__(
             frames,
             content_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **exchange.headers},
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **reading.headers},
         )
-        self._exchange = exchange
+        self._reading = reading
         # A response that is dropped before its first frame is never iterated.
-        weakref.finalize(self, _abandon_from_anywhere, asyncio.get_running_loop(), exchange)
+        weakref.finalize(self, _abandon_from_anywhere, asyncio.get_running_loop(), reading)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for frame in super().__aiter__():
                 yield frame
         finally:
-            self._exchange.abandon()
+            self._reading.abandon()
 
 
-def _abandon_from_anywhere(loop: asyncio.AbstractEventLoop, exchange: Exchange) -> None:
+def _abandon_from_anywhere(loop: asyncio.AbstractEventLoop, reading: Reading) -> None:
     with suppress(RuntimeError):  # the loop is closed: nothing runs any more
-        loop.call_soon_threadsafe(exchange.abandon)
+        loop.call_soon_threadsafe(reading.abandon)
 
 
-async def _respond(exchange: Exchange, show: Show, fail: Callable[[APIError], bytes]) -> EventStream:
+async def _respond(reading: Reading, show: Show, fail: Callable[[APIError], bytes]) -> EventStream:
     try:
-        first = await _next(exchange)
+        first = await _next(reading)
     except BaseException:
-        exchange.abandon()
+        reading.abandon()
         raise
-    return EventStream(exchange, _frames(exchange, first, show, fail))
+    return EventStream(reading, _frames(reading, first, show, fail))
 
 
 async def _frames(
-    exchange: Exchange, event: Event | None, show: Show, fail: Callable[[APIError], bytes]
+    reading: Reading, event: Event | None, show: Show, fail: Callable[[APIError], bytes]
 ) -> AsyncIterator[bytes]:
     while True:
         if event is None:
@@ -114,17 +116,17 @@ async def _frames(
         if isinstance(event, Finished):
             return
         try:
-            event = await _next(exchange)
+            event = await _next(reading)
         except APIError as problem:
             yield fail(problem)
             return
 
 
-async def _next(exchange: Exchange) -> Event | None:
+async def _next(reading: Reading) -> Event | None:
     """The next event; None when it is time for a sign of life."""
     try:
         async with asyncio.timeout(settings.KEEP_ALIVE_SECONDS):
-            return await exchange.next_event()
+            return await reading.next_event()
     except TimeoutError:
         return None
 

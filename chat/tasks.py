@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from chat import services
+from chat import idempotency, services
 from providers import health
 
 
@@ -13,3 +13,9 @@ def refresh_health() -> None:
     """Probes the configured providers and joins what the record knows of them; `/v1/models/{model}/status` shows it."""
     probes = health.probe_now()
     health.write_health(probes, services.recent_attempts())
+
+
+@shared_task(name="chat.tasks.purge_idempotency", ignore_result=True)
+def purge_idempotency() -> None:
+    """Forgets request ids that have stood for their answers long enough."""
+    idempotency.purge()

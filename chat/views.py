@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.permissions import principal_of
-from chat import engine, payloads, privacy, streaming
+from chat import engine, payloads, streaming
 from chat.calls import Call
 from chat.models import Interaction
 from chat.schema import CHAT, CHAT_STREAM, COMPLETIONS
@@ -55,10 +55,10 @@ class ChatViewSet(AsyncViewSet):
             stream=data.get("stream", False) if stream is None else stream,
             trace_id=request_id.current(),
         )
-        exchange = await engine.accept(call)
+        reading = await engine.accept(call)
         if call.stream:
-            return await streaming.native(exchange)
-        return Response(payloads.native_answer(await exchange.whole()), headers=dict(exchange.headers))
+            return await streaming.native(reading)
+        return Response(payloads.native_answer(await reading.whole()), headers=dict(reading.headers))
 
 
 class CompletionsViewSet(AsyncViewSet):
@@ -81,15 +81,12 @@ class CompletionsViewSet(AsyncViewSet):
             stream=data.get("stream", False),
             trace_id=request_id.current(),
         )
-        exchange = await engine.accept(call)
+        reading = await engine.accept(call)
         if call.stream:
             include_usage = data.get("stream_options", {}).get("include_usage", False)
-            return await streaming.completions(exchange, include_usage=include_usage)
-        row = await exchange.whole()
-        recorder = exchange.recorder
-        extra = privacy.without_our_secrets(recorder.finished.extra) if recorder.finished else {}
-        body = payloads.completion(row, logprobs=recorder.logprobs, extra=extra)
-        return Response(body, headers=dict(exchange.headers))
+            return await streaming.completions(reading, include_usage=include_usage)
+        body = payloads.completion(await reading.whole(), logprobs=reading.logprobs, extra=reading.extra)
+        return Response(body, headers=dict(reading.headers))
 
 
 def _validated(serializer_class: Any, request: Request) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from django.test import AsyncClient
 
-from chat import durability
+from chat import durability, idempotency
 from providers import catalogue, failover
 from providers.adapters.simulated import SimulatedAdapter
 from providers.values import ChatRequest, Event
@@ -96,3 +96,9 @@ def fresh_provider() -> None:
     """The simulated provider remembers nothing of other tests, and the catalogue is read anew."""
     SimulatedAdapter.reset()
     catalogue.forget()
+
+
+@pytest.fixture(autouse=True)
+def no_request_ids() -> None:
+    """No request id of another test is under way."""
+    idempotency.forget()
