@@ -223,7 +223,8 @@ class Recorder:
                 self._cancel_attempt(facts)
         row = self.interaction
         row.status = status
-        row.finished_at = dt.datetime.now(dt.UTC)
+        # A clock that steps back never makes an end earlier than its beginning.
+        row.finished_at = max(dt.datetime.now(dt.UTC), row.created_at)
         row.latency_ms = _ms_since(self.began)
         row.response = _storable(self.response)
         row.reasoning = _storable("".join(self.reasoning))
