@@ -220,7 +220,8 @@ async def test_the_event_loop_goes_on_while_the_model_thinks(local):
     turning = asyncio.create_task(turn())
     seen = [turns async for event in local.stream(request(STORY, max_tokens=10)) if isinstance(event, TextDelta)]
     turning.cancel()
-    assert len(set(seen)) == 10  # the loop has turned before each token
+    # Two tokens may come in one turn; a blocked loop would see all of them in one.
+    assert len(set(seen)) > 1
 
 
 @pytest.fixture
