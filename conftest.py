@@ -49,7 +49,7 @@ def nothing_of_ours_blocks_the_event_loop(request: pytest.FixtureRequest) -> Ite
     # The imports behind the URLs read files; a server has them done before its first request.
     get_resolver().url_patterns  # noqa: B018
     with blockbuster_ctx(_OURS, excluded_modules=[f"{package}.tests" for package in _OURS]) as guard:
-        # By design: a journal record goes to the page cache on the loop, for a tenth of what a thread hop costs.
+        # By design: a journal record goes to the page cache on the loop, which is cheaper than a thread hop.
         guard.functions["os.write"].can_block_in("chat/journal.py", "_append")
         yield
 
