@@ -17,7 +17,7 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from accounts import services
-from accounts.forms import APIKeyForm, MembershipForm, MembershipFormSet, PlanForm
+from accounts.forms import APIKeyForm, MembershipForm, MembershipFormSet, OrganizationForm, PlanForm
 from accounts.models import APIKey, Membership, Organization, Plan, User
 from accounts.scoping import OrganizationScoped, SuperusersOnly, managed_organizations, roles_of
 
@@ -93,6 +93,7 @@ class APIKeyInline(OrganizationScoped, TabularInline):
 @admin.register(Organization)
 class OrganizationAdmin(OrganizationScoped, ModelAdmin):
     organization_lookup = "pk"
+    form = OrganizationForm
     list_display = ("name", "plan", "is_active", "member_count", "key_count", "created_at")
     list_filter = (("plan", RelatedOnlyFieldListFilter), "is_active", "created_at")
     list_select_related = ("plan",)
@@ -119,6 +120,11 @@ class OrganizationAdmin(OrganizationScoped, ModelAdmin):
     def key_count(self, organization: Organization) -> int:
         count: int = organization.key_count  # type: ignore[attr-defined]
         return count
+
+    def get_form(self, request: HttpRequest, obj: Organization | None = None, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, **kwargs)
+        form.may_keep_more = request.user.is_superuser
+        return form
 
     def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> tuple[str, ...]:
         # What an organization may use, and whether it may at all, is the operator's to say.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -12,7 +13,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from accounts.models import APIKey, Membership, Plan, User
+from accounts.models import APIKey, Membership, Organization, Plan, User
 from accounts.services import DEFAULT_SCOPES
 
 
@@ -39,6 +40,31 @@ class PlanForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Plan
         fields = "__all__"  # noqa: DJ007 - a plan is nothing but its limits
+
+
+class OrganizationForm(forms.ModelForm):  # type: ignore[type-arg]
+    """An organization may keep less than the settings say, never more: what is off for all is the operator's promise.
+    `may_keep_more` is set by the admin."""
+
+    may_keep_more = False
+
+    class Meta:
+        model = Organization
+        fields = "__all__"  # noqa: DJ007 - the admin says which may be changed
+
+    def clean_log_prompts(self) -> bool | None:
+        return self._at_most("log_prompts", limit=settings.LOG_PROMPTS)
+
+    def clean_log_responses(self) -> bool | None:
+        return self._at_most("log_responses", limit=settings.LOG_RESPONSES)
+
+    def _at_most(self, name: str, *, limit: bool) -> bool | None:
+        wanted: bool | None = self.cleaned_data[name]
+        if wanted and not limit and not self.may_keep_more and not self.initial.get(name):
+            raise ValidationError(
+                f"The setting {name.upper()} is off here. Ask the operator if these texts are to be kept all the same."
+            )
+        return wanted
 
 
 class APIKeyForm(forms.ModelForm):  # type: ignore[type-arg]

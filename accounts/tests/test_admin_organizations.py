@@ -182,6 +182,30 @@ def test_owner_cannot_choose_the_plan_or_make_organizations(owner: Person) -> No
     assert client.post(page_of(owner.organization).replace("change", "delete"), {"post": "yes"}).status_code == 403
 
 
+@pytest.mark.parametrize("field", ["log_prompts", "log_responses"])
+def test_owner_may_keep_less_than_the_settings_say_but_not_more(
+    owner: Person, operator: Client, settings: Any, field: str
+) -> None:
+    page, form = page_of(owner.organization), members_form(owner.organization, **{field: "true"})
+
+    def kept() -> bool | None:
+        owner.organization.refresh_from_db()
+        value: bool | None = getattr(owner.organization, field)
+        return value
+
+    setattr(settings, field.upper(), False)
+    refused = logged_in(owner).post(page, form).content.decode()
+    assert f"The setting {field.upper()} is off here." in refused
+    assert kept() is None
+
+    operator.post(page, form | {"plan": "unlimited", "is_active": "on"})
+    assert kept() is True
+    # What the operator has allowed is no change of the owner's.
+    assert logged_in(owner).post(page, form).status_code == 302
+    logged_in(owner).post(page, form | {field: "false"})
+    assert kept() is False
+
+
 def test_operator_changes_the_plan_and_it_counts_at_once(operator: Client, owner: Person) -> None:
     assert body(ask_sync(x_api_key=owner.raw))["plan"] == "unlimited"
 
