@@ -34,7 +34,7 @@ from llmchat.lib.uuid7 import uuid7
 from providers import catalogue, failover, registry
 from providers.catalogue import ResolvedModel, Snapshot
 from providers.errors import NotConfigured, ProviderError
-from providers.failover import Candidate
+from providers.failover import AttemptEnded, AttemptStarted, Candidate
 from providers.values import ChatRequest, Event, Finished, Json, Message, ReasoningDelta, TextDelta, ToolCallDelta
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,8 @@ def _may_fall_back(call: Call, model: ResolvedModel) -> bool:
 
 
 class Exchange:
-    """One accepted call on its way. Each `Reader` of it gets the whole answer; when the last one leaves, it is stopped.
+    """One accepted call on its way. Each `Reader` of it gets the whole answer; when the last one leaves, it is stopped,
+    or drained if that is the setting: the provider is heard out for the usage that only its end tells.
 
     However it ends, it is recorded: the last event comes, and `ended()` returns, only after the row is durable.
     `headers` belong onto the response: what is left of the limits.
@@ -177,6 +178,7 @@ class Exchange:
         self._started = False
         self._committing = False
         self._abandoned = False
+        self._is_calling = False
         self.readers = 0
         self.events = Broadcast(ahead=_AHEAD)
         self._task = asyncio.create_task(self._run(), name=f"exchange {recorder.interaction.id}")
@@ -208,7 +210,16 @@ class Exchange:
         return event
 
     def abandon(self) -> None:
-        """All callers are gone: stops the upstream and records what there is. Harmless after the end."""
+        """All callers are gone: records what there is, or what there will be once the provider is heard out. Harmless
+        after the end."""
+        self._abandoned = True
+        if settings.ON_DISCONNECT == "drain" and self._is_calling:
+            self.events.run_free()
+        else:
+            self.stop()
+
+    def stop(self) -> None:
+        """Leaves the provider at once and records what there is. Harmless after the end."""
         self._abandoned = True
         # A task that is cancelled before its first step never runs: it could record nothing.
         if self._started and not self._committing:
@@ -226,7 +237,7 @@ class Exchange:
                 if self._abandoned:
                     raise asyncio.CancelledError
                 finished = await self._answer()
-                self.recorder.end(Status.SUCCEEDED)
+                self.recorder.end(Status.CANCELLED if self._abandoned else Status.SUCCEEDED)
             except ProviderError as error:
                 self._problem = as_api_error(error)
                 self.recorder.end(Status.FAILED, self._problem)
@@ -254,6 +265,13 @@ class Exchange:
         async with aclosing(steps):
             async for step in steps:
                 self.recorder.fold(step)
+                if isinstance(step, AttemptStarted):
+                    self._is_calling = True
+                elif isinstance(step, AttemptEnded):
+                    self._is_calling = False
+                    if self._abandoned and step.error is not None:
+                        # Nobody asks for another call.
+                        raise asyncio.CancelledError
                 if self.call.stream and isinstance(step, TextDelta | ReasoningDelta | ToolCallDelta):
                     await self.events.put(step)
         if self.recorder.finished is None:
@@ -338,5 +356,5 @@ async def stop() -> None:
     """Ends what is in flight, and waits until it is on record: for an orderly shutdown, when every response is out or
     given up, so that nobody waits for it any more."""
     for exchange in _running:
-        exchange.abandon()
+        exchange.stop()
     await drain()

@@ -231,6 +231,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 METRICS_ALLOWED_ADDRESSES = env.items("METRICS_ALLOWED_ADDRESSES", ["127.0.0.1/32", "::1/128"])
 METRICS_DIR = DATA_DIR / "run" / "metrics"
 KEEP_ALIVE_SECONDS = env.seconds("KEEP_ALIVE_SECONDS", 15.0)
+ON_DISCONNECT = env.choice("ON_DISCONNECT", "cancel", of={"cancel", "drain"})
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.APIKeyAuthentication"],
