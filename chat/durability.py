@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from typing import Final
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from chat import recovery
 from chat.committer import Committer
-from chat.journal import Journal
+from chat.journal import Journal, JournalError
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that an ending process spends on journals of dead ones.
+_LAST_REPLAY: Final = 5.0
 
 _lock = threading.Lock()
 _committer: Committer | None = None
@@ -21,10 +25,13 @@ _should_end = threading.Event()
 
 
 def committer() -> Committer:
-    """The committer of this process. Raises JournalError when there can be no journal."""
+    """The committer of this process. Raises JournalError when there can be no journal, or none any more."""
     global _committer  # noqa: PLW0603 - one per process
     if _committer is None:
         with _lock:
+            if _should_end.is_set():
+                # Made by a start that was overtaken by the end, it would be left behind.
+                raise JournalError("The process is ending.")
             if _committer is None:
                 journal = Journal(settings.JOURNAL_DIR, max_bytes=settings.JOURNAL_MAX_BYTES // settings.WEB_WORKERS)
                 _committer = Committer(journal, patience=settings.COMMIT_PATIENCE_SECONDS)
@@ -34,19 +41,31 @@ def committer() -> Committer:
 async def start() -> None:
     """Opens the journal, and replays those of dead processes on a thread of its own, for as long as that takes."""
     await sync_to_async(committer, thread_sensitive=False)()
-    threading.Thread(
+    _replay()
+
+
+async def stop() -> None:
+    """Commits what is left; what the database does not take stays in the journal for the next process. So that an
+    orderly end leaves nothing behind, journals of processes that died lately are looked for once more."""
+    _should_end.set()
+    await sync_to_async(_end, thread_sensitive=False)()
+
+
+def _end() -> None:
+    close()
+    _replay().join(_LAST_REPLAY)
+
+
+def _replay() -> threading.Thread:
+    thread = threading.Thread(
         target=recovery.replay_until_done,
         args=(settings.JOURNAL_DIR,),
         kwargs={"should_end": _should_end},
         name="journal-replay",
         daemon=True,
-    ).start()
-
-
-async def stop() -> None:
-    """Commits what is left; what the database does not take stays in the journal for the next process."""
-    _should_end.set()
-    await sync_to_async(close, thread_sensitive=False)()
+    )
+    thread.start()
+    return thread
 
 
 def close(*, timeout: float = 10.0) -> None:

@@ -20,7 +20,7 @@ import os
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -102,9 +102,11 @@ class Journal:
         # Under a name that nobody claims until the lock is held.
         unborn = self.path.with_name(f"{UNBORN}{self.path.name}")
         try:
-            unborn.mkdir(parents=True, mode=0o700)
-            owner = lock(unborn)
-            unborn.rename(self.path)
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with _locked(directory, fcntl.LOCK_SH):
+                unborn.mkdir(mode=0o700)
+                owner = lock(unborn)
+                unborn.rename(self.path)
         except OSError as error:
             raise JournalError(f"The journal cannot be made in {directory}: {error.strerror}.") from error
         if owner is None:
@@ -257,6 +259,25 @@ def remove(path: Path) -> None:
         return
     except OSError as error:
         logger.info("The journal %s is not removed: %s", path, error.strerror)
+
+
+def remove_stillborn(directory: Path) -> None:
+    """Removes what is left of journals whose processes were killed while they made them; later, if another one is just
+    being made."""
+    with suppress(OSError), _locked(directory, fcntl.LOCK_EX | fcntl.LOCK_NB):
+        for path in directory.glob(f"{UNBORN}????????-????-????-????-????????????"):
+            remove(path)
+
+
+@contextmanager
+def _locked(directory: Path, kind: int) -> Iterator[None]:
+    """Holds a lock on the directory of all journals, shared by those who make one."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def segments(path: Path) -> list[Path]:

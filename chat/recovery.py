@@ -47,6 +47,7 @@ def replay(directory: Path) -> Report:
     Raises OperationalError or InterfaceError when the database cannot be reached: what is not replayed stays.
     """
     report = Report()
+    journal.remove_stillborn(directory)
     for path in _journals(directory, report):
         try:
             owner = journal.lock(path)
@@ -66,14 +67,16 @@ def replay(directory: Path) -> Report:
 
 
 def replay_until_done(directory: Path, *, should_end: threading.Event) -> None:
-    """`replay`, again and again while the database cannot be reached: for a thread beside a starting server."""
-    while not should_end.is_set():
+    """`replay`, again and again while the database cannot be reached, once in any case: for a thread beside a server
+    that starts or ends."""
+    while True:
         try:
             report = replay(directory)
         except (OperationalError, InterfaceError) as error:
             logger.warning("Journals wait for the database: %s", error)
             connections.close_all()
-            should_end.wait(PAUSE)
+            if should_end.wait(PAUSE):
+                return
             continue
         except Exception:
             logger.exception("Journals of dead processes are not replayed; manage.py replay_journal tries again.")

@@ -183,6 +183,47 @@ def test_a_living_process_keeps_its_journal_and_a_dead_ones_can_be_claimed_once(
     os.close(claimed)
 
 
+def _being_made_in(directory: Path, *, then: str) -> subprocess.Popen[str]:
+    """A process that is about to give its journal the name by which others know it, and does `then` instead."""
+    program = textwrap.dedent(
+        f"""
+        import os, signal, sys, time
+        from pathlib import Path
+        from chat.journal import Journal
+        def rename(path, target):
+            print("born", flush=True)
+            {then}
+        Path.rename = rename
+        Journal(Path(sys.argv[1]), max_bytes=10**7)
+        """
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, str(directory)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "born\n"
+    return child
+
+
+def test_nothing_is_left_of_a_process_that_was_killed_while_it_made_its_journal(tmp_path: Path) -> None:
+    with _being_made_in(tmp_path, then="os.kill(os.getpid(), signal.SIGKILL)") as child:
+        child.wait()
+    assert len(list(tmp_path.iterdir())) == 1
+    journal.remove_stillborn(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_that_is_just_being_made_is_left_alone(tmp_path: Path) -> None:
+    with _being_made_in(tmp_path, then="time.sleep(60)") as child:
+        journal.remove_stillborn(tmp_path)
+        assert [path.name for path in tmp_path.glob("*/*")] == ["owner.lock"]
+        child.kill()
+
+
+def test_hidden_files_of_others_are_none_of_ours(tmp_path: Path) -> None:
+    (tmp_path / ".snapshot").mkdir()
+    journal.remove_stillborn(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".snapshot"]
+
+
 def test_nothing_is_left_of_a_settled_journal(written: Journal) -> None:
     identifier = uuid7()
     written.begin(identifier, {})

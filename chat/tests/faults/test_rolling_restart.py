@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import time
 from collections.abc import Callable
 
 import pytest
@@ -48,6 +50,27 @@ def test_server_that_is_told_to_stop_finishes_what_it_accepted(
         load.stop()
     stage.tell(f"{rounds} restarts; statuses: {load.statuses}")
     assert unanswered_of_accepted(stage, load) == []
+    stage.close_the_books(load.calls)
+
+
+def test_server_that_ends_while_a_killed_worker_is_replaced_leaves_nothing_behind(
+    set_stage: SetStage, either_database: PostgreSQL | None, fault_rounds: Callable[[int], int]
+) -> None:
+    stage = set_stage(workers=2, postgresql=either_database)
+    chance = random.Random(1)
+    rounds = max(3, fault_rounds(20))
+    with stage.load(connections=16) as load:
+        for _ in range(rounds):
+            wait_for_answers(load, 20)
+            stage.end_worker(chance.choice(stage.web_workers()), signal.SIGKILL)
+            # Its successor is forked, starts, or is at work already.
+            time.sleep(chance.uniform(0.0, 0.3))
+            assert stage.server.stop() == 0, stage.server.log_tail()
+            assert stage.left_in_journal() == []
+            stage.server.start()
+        wait_for_answers(load, 20)
+        load.stop()
+    stage.tell(f"{rounds} times ended with one worker killed; statuses: {load.statuses}")
     stage.close_the_books(load.calls)
 
 
