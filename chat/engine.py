@@ -11,15 +11,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
 from django.conf import settings
 
 from accounts.limits import check_rate_async
 from accounts.permissions import check_model_allowed
-from chat import conversations, idempotency, metrics, privacy
-from chat.broadcast import Broadcast
+from chat import conversations, idempotency, metrics, payloads, privacy
+from chat.broadcast import Broadcast, Inbox
 from chat.calls import Call
 from chat.committer import NotDurable
 from chat.conversations import Thread
@@ -27,7 +27,7 @@ from chat.errors import RecordUnavailable, as_api_error
 from chat.journal import JournalError
 from chat.models import Interaction, Status
 from chat.recorder import Recorder
-from chat.replay import REPLAYED, Replay
+from chat.replay import REPLAYED, Replay, events_of, pieces
 from llmchat.lib import envelope, logs
 from llmchat.lib.envelope import APIError
 from llmchat.lib.uuid7 import uuid7
@@ -55,12 +55,12 @@ async def accept(call: Call) -> Reader | Replay:
     """
     if call.request_id is None:
         exchange = await _begin(call, uuid7())
-        return Reader(exchange, headers=exchange.headers)
+        return Reader(exchange, streams=call.stream, headers=exchange.headers)
     found, is_first = await idempotency.once(call, key=call.request_id, begin=partial(_begin, call))
     if isinstance(found, Interaction):
         return Replay(found)
     logs.bind(interaction_id=str(found.interaction.id))
-    return Reader(found, headers=found.headers if is_first else {REPLAYED: "true"})
+    return Reader(found, streams=call.stream, headers=found.headers if is_first else {REPLAYED: "true"})
 
 
 async def _begin(call: Call, interaction_id: UUID) -> Exchange:
@@ -181,7 +181,7 @@ class Exchange:
         self._is_calling = False
         self.readers = 0
         self.events = Broadcast(ahead=_AHEAD)
-        self._task = asyncio.create_task(self._run(), name=f"exchange {recorder.interaction.id}")
+        self._task = asyncio.create_task(self._run())
         _running.add(self)
         self._task.add_done_callback(lambda _: _running.discard(self))
 
@@ -201,13 +201,23 @@ class Exchange:
             raise self._problem
         return self.interaction
 
-    async def event(self, position: int) -> Event:
-        """The event at that position of a streamed exchange. `Finished` is the last one; a failure raises what the
-        caller has to be told."""
-        event = await self.events.get(position)
-        if event is None:
-            raise self._problem or _incomplete()
-        return event
+    def join(self) -> Inbox:
+        """The events for one more reader, those that were before it in few pieces. Of a call that is not streamed there
+        is only the last one: until then it may start over on another provider."""
+        if not self.call.stream or not self._started:
+            return self.events.join()
+        told = self.recorder
+        said = pieces(
+            reasoning="".join(told.reasoning),
+            text=told.response,
+            tool_calls=sorted(told.tool_calls.items()),
+            logprobs=payloads.joined_logprobs(told.logprobs),
+        )
+        return self.events.join(said)
+
+    def raise_problem(self) -> NoReturn:
+        """What the caller has to be told when the events ended without `Finished`."""
+        raise self._problem or _incomplete()
 
     def abandon(self) -> None:
         """All callers are gone: records what there is, or what there will be once the provider is heard out. Harmless
@@ -272,8 +282,10 @@ class Exchange:
                     if self._abandoned and step.error is not None:
                         # Nobody asks for another call.
                         raise asyncio.CancelledError
-                if self.call.stream and isinstance(step, TextDelta | ReasoningDelta | ToolCallDelta):
-                    await self.events.put(step)
+                elif self.call.stream and isinstance(step, TextDelta | ReasoningDelta | ToolCallDelta):
+                    self.events.put(step)
+                    if self.events.is_full:
+                        await self.events.room()
         if self.recorder.finished is None:
             raise _incomplete()
         return self.recorder.finished
@@ -287,15 +299,14 @@ class Exchange:
 
 
 class Reader:
-    """One caller's view of an exchange. Await `next_event()` again and again for a stream, or `whole()`; leave it with
-    `abandon()`. `headers` belong onto the response."""
+    """One caller's view of an exchange. Await `next_events()` again and again for a stream (`streams`), or `whole()`;
+    leave it with `abandon()`. `headers` belong onto the response."""
 
-    def __init__(self, exchange: Exchange, *, headers: Mapping[str, str]) -> None:
+    def __init__(self, exchange: Exchange, *, streams: bool, headers: Mapping[str, str]) -> None:
         self.headers = headers
         self._exchange = exchange
-        self._position = 0
+        self._inbox = exchange.join() if streams else None
         self._has_left = False
-        self._replay: Replay | None = None
         exchange.readers += 1
 
     @property
@@ -321,22 +332,31 @@ class Reader:
             self.abandon()
             raise
 
-    async def next_event(self) -> Event:
-        """The next event of a stream. `Finished` is the last one; a failure raises what the caller has to be told."""
-        if self._exchange.call.stream:
-            event = await self._exchange.event(self._position)
-            self._position += 1
-            return event
-        # Who began it wants it whole, so that it may start over on another provider until it is.
-        if self._replay is None:
-            self._replay = Replay(await self._exchange.ended())
-        return await self._replay.next_event()
+    async def next_events(self) -> Sequence[Event]:
+        """What follows in a stream, all that is there; nothing when nudged in vain. `Finished` is the last one; a
+        failure raises what the caller has to be told."""
+        if self._inbox is None:
+            raise TypeError("Who wants the whole answer has no events.")
+        events = await self._inbox.get()
+        if not events:
+            if self._exchange.events.has_ended:
+                self._exchange.raise_problem()
+        elif not self._exchange.call.stream:
+            return list(events_of(self.interaction))
+        return events
+
+    def nudge(self) -> None:
+        """Has `next_events` return, with nothing if need be."""
+        if self._inbox is not None:
+            self._inbox.nudge()
 
     def abandon(self) -> None:
         """The caller is gone. The last one to leave ends the exchange. Harmless after the end."""
         if self._has_left:
             return
         self._has_left = True
+        if self._inbox is not None:
+            self._exchange.events.leave(self._inbox)
         self._exchange.readers -= 1
         if not self._exchange.readers:
             self._exchange.abandon()

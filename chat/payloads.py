@@ -119,7 +119,7 @@ def completion(row: Interaction, *, logprobs: list[Json], extra: dict[str, Json]
     choice = {
         "index": 0,
         "message": message,
-        "logprobs": _joined_logprobs(logprobs),
+        "logprobs": joined_logprobs(logprobs),
         "finish_reason": row.finish_reason,
     }
     return {**_head(row, "chat.completion"), "choices": [choice], "usage": _openai_usage(row), **extra}
@@ -181,7 +181,8 @@ def _tool_call_piece(piece: ToolCallDelta) -> dict[str, Any]:
     return call
 
 
-def _joined_logprobs(pieces: list[Json]) -> Json:
+def joined_logprobs(pieces: list[Json]) -> Json:
+    """OpenAI's `logprobs` of a text, of those of its pieces; None without any."""
     if not pieces:
         return None
     content = [entry for piece in pieces for entry in piece.get("content") or ()]

@@ -8,8 +8,9 @@ takes longer than the keep-alive time does the response begin with a comment. A 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,10 @@ from llmchat.lib.envelope import APIError
 from providers.values import Event, Finished, TextDelta
 
 _KEEP_ALIVE = b": keep-alive\n\n"
+_DELTA = b'event: delta\ndata: {"text":'
+_END = b"}\n\n"
+#: Stands for a chunk's text in the bytes around it; nobody can guess it.
+_TEXT = secrets.token_hex()
 
 #: One caller's view of an exchange, under way or on record.
 Reading = Reader | Replay
@@ -35,11 +40,10 @@ async def native(reading: Reading) -> EventStream:
     """`event: delta` for each piece of text, then `event: done` with the whole answer, or `event: error`."""
 
     def show(event: Event) -> bytes:
-        match event:
-            case TextDelta(text=text):
-                return _event("delta", {"text": text})
-            case Finished():
-                return _event("done", payloads.native_answer(reading.interaction))
+        if isinstance(event, TextDelta):
+            return _DELTA + orjson.dumps(event.text) + _END
+        if isinstance(event, Finished):
+            return _event("done", payloads.native_answer(reading.interaction))
         return b""
 
     def fail(problem: APIError) -> bytes:
@@ -51,12 +55,17 @@ async def native(reading: Reading) -> EventStream:
 async def completions(reading: Reading, *, include_usage: bool) -> EventStream:
     """OpenAI's chunks, then `[DONE]`; a failure is an `error` object in their place."""
     row = reading.interaction
-    begun = False
+    before = after = b""
 
     def show(event: Event) -> bytes:
-        nonlocal begun
-        lead = b"" if begun else _data(payloads.first_chunk(row))
-        begun = True
+        nonlocal before, after
+        lead = b""
+        if not before:
+            # All chunks of text are alike but for the text.
+            before, after = _data(payloads.chunk(row, TextDelta(_TEXT))).split(orjson.dumps(_TEXT))
+            lead = _data(payloads.first_chunk(row))
+        if isinstance(event, TextDelta) and event.logprobs is None:
+            return lead + before + orjson.dumps(event.text) + after
         shown = lead + _data(payloads.chunk(row, event))
         if isinstance(event, Finished):
             if include_usage:
@@ -96,39 +105,66 @@ def _abandon_from_anywhere(loop: asyncio.AbstractEventLoop, reading: Reading) ->
         loop.call_soon_threadsafe(reading.abandon)
 
 
+class _Pulse:
+    """Nudges a reading that has shown nothing for `KEEP_ALIVE_SECONDS`. One timer, which looks at the clock when it is
+    due, serves the whole stream: an event only notes the time."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._nudge = reading.nudge
+        self._seconds = settings.KEEP_ALIVE_SECONDS
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer = self._loop.call_at(self._last + self._seconds, self._look)
+
+    def beat(self) -> None:
+        """Something is shown now."""
+        self._last = self._loop.time()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        # Timers may come a little early.
+        if now - self._last >= self._seconds * 0.99:
+            self._last = now
+            self._nudge()
+        self._timer = self._loop.call_at(self._last + self._seconds, self._look)
+
+
 async def _respond(reading: Reading, show: Show, fail: Callable[[APIError], bytes]) -> EventStream:
+    pulse = _Pulse(reading)
     try:
-        first = await _next(reading)
+        first = await reading.next_events()
     except BaseException:
         reading.abandon()
         raise
+    finally:
+        pulse.stop()
     return EventStream(reading, _frames(reading, first, show, fail))
 
 
 async def _frames(
-    reading: Reading, event: Event | None, show: Show, fail: Callable[[APIError], bytes]
+    reading: Reading, events: Sequence[Event], show: Show, fail: Callable[[APIError], bytes]
 ) -> AsyncIterator[bytes]:
-    while True:
-        if event is None:
-            yield _KEEP_ALIVE
-        elif frame := show(event):
-            yield frame
-        if isinstance(event, Finished):
-            return
-        try:
-            event = await _next(reading)
-        except APIError as problem:
-            yield fail(problem)
-            return
-
-
-async def _next(reading: Reading) -> Event | None:
-    """The next event; None when it is time for a sign of life."""
+    """What has come together goes out together."""
+    pulse = _Pulse(reading)
     try:
-        async with asyncio.timeout(settings.KEEP_ALIVE_SECONDS):
-            return await reading.next_event()
-    except TimeoutError:
-        return None
+        while True:
+            if not events:
+                yield _KEEP_ALIVE
+            elif frames := b"".join(map(show, events)):
+                pulse.beat()
+                yield frames
+            if events and isinstance(events[-1], Finished):
+                return
+            try:
+                events = await reading.next_events()
+            except APIError as problem:
+                yield fail(problem)
+                return
+    finally:
+        pulse.stop()
 
 
 def _event(name: str, value: Any) -> bytes:

@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 
+import orjson
 import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
@@ -238,10 +239,12 @@ async def test_a_late_reader_gets_the_stream_from_its_start(owner, caller):
     parts = aiter(await ask(person, model=BRISK, stream=True))
     begun = [await anext(parts), await anext(parts)]
     late = await ask(person, model=BRISK, stream=True)
-    late_parts = [part async for part in late.streaming_content]
+    [(_, said), *late_rest] = await frames(late)
     rest = [part async for part in parts]
     assert is_replayed(late)
-    assert late_parts == begun + rest
+    assert said["text"] == "".join(orjson.loads(part.partition(b"data: ")[2])["text"] for part in begun)
+    assert b"".join(rest).count(b"event: ") == len(late_rest)
+    assert said["text"] + text_of(late_rest) == late_rest[-1][1]["response"]
     assert len(SimulatedAdapter.log) == 1
 
 

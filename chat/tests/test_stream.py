@@ -12,7 +12,7 @@ from chat.calls import Call
 from chat.models import Attempt, Interaction, Status
 from chat.tests.conftest import frames
 from providers.adapters.simulated import SimulatedAdapter
-from providers.values import Message
+from providers.values import Finished, FinishReason, Message, ReasoningDelta, TextDelta
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -45,7 +45,7 @@ async def test_pieces_come_first_and_the_whole_answer_last(owner, caller, path):
 async def test_the_row_is_stored_before_the_last_event(owner, caller):
     response = await stream(caller(owner.raw))
     async for part in response.streaming_content:
-        if part.startswith(b"event: done"):
+        if b"event: done" in part:
             assert [row.status for row in await rows()] == [Status.SUCCEEDED]
             return
     pytest.fail("There was no last event.")
@@ -115,6 +115,49 @@ async def test_comments_keep_a_slow_stream_alive(owner, caller, settings):
     raw = b"".join([part async for part in response.streaming_content])
     assert raw.startswith(b": keep-alive\n\n")
     assert b"event: done" in raw
+
+
+async def test_thinking_that_is_not_shown_is_no_sign_of_life(owner, caller, settings, monkeypatch):
+    async def think(self, request):
+        for _ in range(20):
+            yield ReasoningDelta("hm ")
+            await asyncio.sleep(0.02)
+        yield TextDelta("Yes.")
+        yield Finished(reason=FinishReason.STOP)
+
+    monkeypatch.setattr(SimulatedAdapter, "stream", think)
+    settings.KEEP_ALIVE_SECONDS = 0.1
+    response = await stream(caller(owner.raw))
+    raw = b"".join([part async for part in response.streaming_content])
+    assert raw.index(b": keep-alive") < raw.index(b"event: delta")
+
+
+async def test_pieces_that_come_together_go_out_together(owner, caller):
+    response = await stream(caller(owner.raw), model="simulated/ok?tokens=50&delay=0")
+    parts = [part async for part in response.streaming_content]
+    assert b"".join(parts).count(b"event: delta") == 50
+    assert len(parts) < 10
+
+
+async def test_a_piece_goes_out_while_the_provider_pauses(owner, caller):
+    response = await stream(caller(owner.raw), model="simulated/slow?delay=0.05&tokens=4")
+    parts = [part async for part in response.streaming_content]
+    assert [part.count(b"event: delta") for part in parts] == [1, 1, 1, 1, 0]
+
+
+async def test_an_open_stream_keeps_no_event_that_was_read(owner, caller):
+    def pieces() -> int:
+        return sum(isinstance(thing, TextDelta) for thing in gc.get_objects())
+
+    before = pieces()
+    parts = aiter(await stream(caller(owner.raw), model="simulated/slow?delay=0.002&tokens=200"))
+    shown = 0
+    while shown < 150:
+        shown += (await anext(parts)).count(b"event: delta")
+    kept = pieces() - before
+    await parts.aclose()
+    await engine.drain()
+    assert kept < 50
 
 
 async def test_a_response_that_is_dropped_unread_leaves_nothing_running(owner):
