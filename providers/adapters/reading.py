@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
 from providers.errors import (
@@ -33,7 +33,8 @@ Chunk_contra = TypeVar("Chunk_contra", contravariant=True)
 
 
 class Chunks(Protocol[Chunk_co]):
-    """A vendor's chunks in order. `malformed` counts the unreadable ones, `seen` the others."""
+    """A vendor's chunks in order. `malformed` counts the unreadable ones, `seen` the others. `read` gives those that
+    came together, at least one, and None at the end."""
 
     @property
     def malformed(self) -> int: ...
@@ -41,7 +42,7 @@ class Chunks(Protocol[Chunk_co]):
     @property
     def seen(self) -> int: ...
 
-    async def read(self) -> Chunk_co | None: ...
+    async def read(self) -> Sequence[Chunk_co] | None: ...
 
     async def drain(self, *, seconds: float) -> None: ...
 
@@ -71,10 +72,14 @@ async def events(
     size = 0
     broken = False
     started = False
-    while not reader.complete:
+    complete = False
+    while not complete:
         try:
-            async with asyncio.timeout(USAGE_GRACE if reader.ending else None):
-                chunk = await chunks.read()
+            if reader.ending:
+                async with asyncio.timeout(USAGE_GRACE):
+                    together = await chunks.read()
+            else:
+                together = await chunks.read()
         except (TimeoutError, ProviderError) as error:
             if reader.ending:  # the answer is whole; only its usage or `[DONE]` is not coming any more
                 broken = True
@@ -82,21 +87,47 @@ async def events(
             if isinstance(error, Stalled) and not started:
                 raise FirstTokenTimeout("it answered, but no token came.") from error
             raise
-        if chunk is None:
+        if together is None:
             break
-        for event in reader.read(chunk):
-            started = True
-            size += _size(event)
-            if size > max_answer_bytes:
-                raise AnswerTooLarge(f"the answer is larger than {max_answer_bytes} bytes.")
-            yield event
+        for chunk in together:
+            for event in reader.read(chunk):
+                started = True
+                size += _size(event)
+                if size > max_answer_bytes:
+                    raise _too_large(max_answer_bytes)
+                yield event
+            complete = reader.complete
+            if complete:
+                break
     if not reader.ending:
-        if not chunks.seen:
-            raise MalformedAnswer("the answer is empty or cannot be read.")
-        raise TruncatedAnswer("the answer ended without a finish reason.")
+        raise _endless(seen=chunks.seen)
     yield reader.finished(malformed_chunks=chunks.malformed)
     if not broken:
         await chunks.drain(seconds=DRAIN)
+
+
+def whole(answer: Chunk, reader: Reader[Chunk], *, max_answer_bytes: int = MAX_ANSWER_BYTES) -> Iterator[Event]:
+    """As `events`, for an answer that came in one piece, which a dialect reads like a chunk that says everything."""
+    size = 0
+    for event in reader.read(answer):
+        size += _size(event)
+        if size > max_answer_bytes:
+            raise _too_large(max_answer_bytes)
+        yield event
+    if not reader.ending:
+        raise _endless(seen=size)
+    yield reader.finished(malformed_chunks=0)
+
+
+def _too_large(max_answer_bytes: int) -> AnswerTooLarge:
+    return AnswerTooLarge(f"the answer is larger than {max_answer_bytes} bytes.")
+
+
+def _endless(*, seen: int) -> MalformedAnswer:
+    """For an answer without a finish reason, of which `seen` says whether anything could be read."""
+    if not seen:
+        return MalformedAnswer("the answer is empty or cannot be read.")
+    return TruncatedAnswer("the answer ended without a finish reason.")
 
 
 def _size(event: Event) -> int:

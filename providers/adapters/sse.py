@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+
+import orjson
 
 from providers.errors import AnswerTooLarge, ProviderError
 from providers.values import Json
@@ -32,7 +34,24 @@ class Decoder:
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the data of each event that `chunk` completes. Raises AnswerTooLarge for an endless event."""
         if not chunk:
-            return
+            return iter(())
+        # What vendors nearly always send: whole events, and line ends of one character
+        if chunk.endswith(b"\n\n") and not (self._size or self._data or self._carriage_return) and b"\r" not in chunk:
+            return self._whole_events(chunk)
+        return self._lines(chunk)
+
+    def _whole_events(self, chunk: bytes) -> Iterator[bytes]:
+        for event in chunk[:-2].split(b"\n\n"):
+            if len(event) > self._max:
+                raise self._endless()
+            if event.startswith(b"data: ") and b"\n" not in event:
+                yield event[6:]
+                continue
+            for line in event.split(b"\n"):
+                yield from self._end_of_line(line)
+            yield from self._end_of_line(b"")
+
+    def _lines(self, chunk: bytes) -> Iterator[bytes]:
         half = self._carriage_return and chunk.startswith(b"\n")  # of a line end that the last chunk began
         self._carriage_return = chunk.endswith(b"\r")
         if half:
@@ -41,7 +60,7 @@ class Decoder:
             text = piece.rstrip(b"\r\n")
             self._size += len(text)
             if self._size > self._max:
-                raise AnswerTooLarge(f"One event of the answer is larger than {self._max} bytes.")
+                raise self._endless()
             self._line.append(text)
             if len(text) < len(piece):
                 line = b"".join(self._line)
@@ -67,35 +86,35 @@ class Decoder:
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
 
+    def _endless(self) -> AnswerTooLarge:
+        return AnswerTooLarge(f"One event of the answer is larger than {self._max} bytes.")
+
 
 class JsonEvents:
-    """The JSON objects of an event stream, in order.
+    """The JSON objects of an event stream, in order. `chunk` reads the stream's next bytes, None at its end.
 
     What is no JSON object is skipped and counted in `malformed`; bytes that are no UTF-8 become replacement characters
     and are counted too, because the rest of their event is worth having. `seen` counts the objects handed out.
     """
 
-    def __init__(self, chunks: AsyncIterator[bytes], *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+    def __init__(self, chunk: Callable[[], Awaitable[bytes | None]], *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.malformed = 0
         self.seen = 0
-        self._chunks = chunks
+        self._chunk = chunk
         self._decoder = Decoder(max_event_bytes=max_event_bytes)
         self._ready: deque[bytes] = deque()
         self._ended = False
 
-    async def read(self) -> dict[str, Json] | None:
-        """The next object, or None at the end of the answer (`[DONE]`, or the end of the stream)."""
+    async def read(self) -> list[dict[str, Json]] | None:
+        """The objects that came together, at least one; None at the end of the answer (`[DONE]`, or of the stream)."""
         while True:
-            while self._ready:
-                data = self._ready.popleft()
-                if data.strip() == b"[DONE]":
-                    return None
-                if (value := self._parse(data)) is not None:
-                    self.seen += 1
-                    return value
+            values = self._parsed()
+            if values:
+                self.seen += len(values)
+                return values
             if self._ended:
                 return None
-            chunk = await anext(self._chunks, None)
+            chunk = await self._chunk()
             if chunk is None:
                 self._ended = True
                 self._ready.extend(self._decoder.finish())
@@ -106,18 +125,38 @@ class JsonEvents:
         """Read what is left, so that the connection can be used again; not for longer than `seconds`."""
         with suppress(TimeoutError, ProviderError):
             async with asyncio.timeout(seconds):
-                async for _ in self._chunks:
+                while await self._chunk() is not None:
                     pass
 
-    def _parse(self, data: bytes) -> dict[str, Json] | None:
-        value, clean = parse_object(data)
-        if value is None or not clean:
-            self.malformed += 1
-        return value
+    def _parsed(self) -> list[dict[str, Json]]:
+        """What is ready, up to the end of the answer."""
+        values = []
+        ready = self._ready
+        while ready:
+            data = ready.popleft()
+            if len(data) < 16 and data.strip() == b"[DONE]":
+                self._ended = True
+                ready.clear()
+                break
+            value, clean = parse_object(data)
+            if value is None or not clean:
+                self.malformed += 1
+            if value is not None:
+                values.append(value)
+        return values
 
 
 def parse_object(data: bytes) -> tuple[dict[str, Json] | None, bool]:
     """The JSON object in `data` (None when it is none), and whether its bytes were proper UTF-8."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return _parse_patiently(data)
+    return (value, True) if isinstance(value, dict) else (None, True)
+
+
+def _parse_patiently(data: bytes) -> tuple[dict[str, Json] | None, bool]:
+    """As `parse_object`, for what orjson is too strict about."""
     try:
         text, clean = data.decode(), True
     except UnicodeDecodeError:

@@ -6,17 +6,18 @@ up a whole answer for one unreadable event.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 import anthropic
 import anthropic.resources.messages  # otherwise imported at the first call, on the event loop
 
-from providers.adapters import reading
+from providers.adapters import boundary, reading
 from providers.adapters.base import ProviderConfig
 from providers.adapters.dialects import anthropic as dialect
-from providers.adapters.sdk.http import GuardedClient, only_our_errors
+from providers.adapters.sdk.http import GuardedClient
 from providers.adapters.sse import JsonEvents
 from providers.values import ChatRequest, Event
 
@@ -35,10 +36,10 @@ class AnthropicAdapter:
             http_client=GuardedClient(config),
         )
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         options = self.config.options
         create = cast("Any", self._client.messages.with_streaming_response.create)
-        with only_our_errors(self.config):
+        with boundary.only_our_errors(self.config):
             body = dialect.body(request, options=options)
             headers: dict[str, str | anthropic.Omit] = {**dialect.headers(body)}
             if headers:
@@ -47,7 +48,7 @@ class AnthropicAdapter:
             known = {name: body.pop(name) for name in ("model", "max_tokens", "messages", "stream")}
             async with create(**known, extra_body=body, extra_headers=headers) as response:
                 answer = reading.events(
-                    JsonEvents(response.iter_bytes()),
+                    JsonEvents(partial(anext, response.iter_bytes(), None)),
                     dialect.EventReader(),
                     max_answer_bytes=options.get("max_answer_bytes", reading.MAX_ANSWER_BYTES),
                 )
@@ -56,7 +57,7 @@ class AnthropicAdapter:
                         yield event
 
     async def probe(self) -> None:
-        with only_our_errors(self.config):
+        with boundary.only_our_errors(self.config):
             await self._client.get("/v1/models?limit=1", cast_to=object)
 
     async def aclose(self) -> None:

@@ -7,10 +7,11 @@ ones, and it retries failed connections by itself unless it is given a client: b
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -18,10 +19,10 @@ import httpx2
 from google import genai
 from google.genai import types
 
-from providers.adapters import classify, reading
+from providers.adapters import boundary, classify, reading
 from providers.adapters.base import ProviderConfig
 from providers.adapters.sdk import gemini_content
-from providers.adapters.sdk.http import TLS, GuardedClient, only_our_errors
+from providers.adapters.sdk.http import TLS, GuardedClient
 from providers.adapters.sse import JsonEvents
 from providers.errors import ContentRefused, InvalidRequest, MalformedAnswer
 from providers.values import (
@@ -81,16 +82,17 @@ class _ReadableClient(GuardedClient):
         call = _current.get(None)
         if call is None:
             return chunks  # a list of models
-        call.events = JsonEvents(chunks)
+        call.events = JsonEvents(partial(anext, chunks, None))
         return _readable(call.events)
 
 
 async def _readable(events: JsonEvents) -> AsyncIterator[bytes]:
     """The readable events, without an `"error": null`, on which the library breaks too."""
-    while (event := await events.read()) is not None:
-        if error := event.pop("error", None):
-            raise classify.from_object({"error": error})
-        yield b"data: " + json.dumps(event).encode() + b"\n\n"
+    while (together := await events.read()) is not None:
+        for event in together:
+            if error := event.pop("error", None):
+                raise classify.from_object({"error": error})
+            yield b"data: " + json.dumps(event).encode() + b"\n\n"
 
 
 class _Chunks:
@@ -105,7 +107,7 @@ class _Chunks:
     def malformed(self) -> int:
         return self._call.events.malformed if self._call.events else 0
 
-    async def read(self) -> types.GenerateContentResponse | None:
+    async def read(self) -> list[types.GenerateContentResponse] | None:
         token = _current.set(self._call)
         try:
             chunk = await anext(self._answer, None)
@@ -115,8 +117,10 @@ class _Chunks:
             raise MalformedAnswer("a part of the answer is not of the shape that Gemini promises.") from error
         finally:
             _current.reset(token)
-        self.seen += chunk is not None
-        return chunk
+        if chunk is None:
+            return None
+        self.seen += 1
+        return [chunk]
 
     async def drain(self, *, seconds: float) -> None:
         if self._call.events is not None:
@@ -201,9 +205,9 @@ class GeminiAdapter:
             ),
         )
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         call = _Call()
-        with only_our_errors(self.config):
+        with boundary.only_our_errors(self.config):
             try:
                 contents, settings = _in_gemini_terms(request)
                 answer = await self._client.aio.models.generate_content_stream(
@@ -222,7 +226,7 @@ class GeminiAdapter:
                     await call.response.aclose()
 
     async def probe(self) -> None:
-        with only_our_errors(self.config):
+        with boundary.only_our_errors(self.config):
             await self._client.aio.models.list(config={"page_size": 1})
 
     async def aclose(self) -> None:

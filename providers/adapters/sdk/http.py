@@ -8,29 +8,16 @@ would carry credentials elsewhere. It knows no dialect.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import httpx2
 
-from providers.adapters import classify
+from providers.adapters import boundary, classify
 from providers.adapters.base import ProviderConfig
-from providers.errors import (
-    AnswerTooLarge,
-    ConnectionFailed,
-    FirstByteTimeout,
-    MalformedAnswer,
-    NotConfigured,
-    ProviderError,
-    Stalled,
-    TruncatedAnswer,
-)
+from providers.errors import ConnectionFailed, FirstByteTimeout, MalformedAnswer, Stalled, TruncatedAnswer
 
-#: An explanation is short; a refusal's error page need not be.
-MAX_REFUSAL_BYTES = 64 * 1024
-#: A list of models, at most.
-MAX_WHOLE_BYTES = 20_000_000
 #: One for all clients, made at import: reading the certificate authorities takes a megabyte, and blocks.
 TLS = httpx2.create_ssl_context()
 
@@ -66,7 +53,7 @@ class GuardedClient(httpx2.AsyncClient):
                 raise classify.refusal(response.status_code, headers=response.headers, body=await _head(response))
             if stream:
                 await _require_event_stream(response)
-            guarded = self._guard(response, max_bytes=None if stream else MAX_WHOLE_BYTES)
+            guarded = self._guard(response, bounded=not stream)
             if not stream:
                 await guarded.aread()
         except BaseException:
@@ -87,20 +74,18 @@ class GuardedClient(httpx2.AsyncClient):
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise FirstByteTimeout("no answer within the time limit.") from error
         except (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol):
-            # The library's message repeats the header or address at fault, which may hold a credential
-            name = self._config.setting or self._config.slug.upper()
-            raise NotConfigured(f"{name}_BASE_URL, {name}_API_KEY or its headers cannot be sent over HTTP.") from None
+            raise boundary.not_sendable(self._config) from None
         except httpx2.TransportError as error:
             raise ConnectionFailed(
                 f"the connection failed: {str(error).rstrip('.') or type(error).__name__}."
             ) from error
 
-    def _guard(self, response: httpx2.Response, *, max_bytes: int | None) -> httpx2.Response:
+    def _guard(self, response: httpx2.Response, *, bounded: bool) -> httpx2.Response:
         decoded = {"content-encoding", "content-length", "transfer-encoding"}
         return httpx2.Response(
             response.status_code,
             headers=[(name, value) for name, value in response.headers.multi_items() if name.lower() not in decoded],
-            stream=_Body(response, chunks=self.clean(_chunks(response, max_bytes=max_bytes))),
+            stream=_Body(response, chunks=self.clean(_chunks(response, bounded=bounded))),
             request=response.request,
             extensions=response.extensions,
         )
@@ -118,45 +103,13 @@ class _Body(httpx2.AsyncByteStream):
         await self._response.aclose()
 
 
-@contextmanager
-def only_our_errors(config: ProviderConfig) -> Iterator[None]:
-    """Around every use of a library: what comes out is an error of our tree that names the provider and no secret."""
-    try:
-        yield
-    except Exception as error:
-        ours = _ours_behind(error)
-        if ours is None:
-            raise
-        ours.provider = config.slug
-        ours.message = f"{config.slug}: {classify.scrub(ours.message, secrets=_secrets(config))}"
-        ours.args = (ours.message,)
-        if ours is error:
-            raise
-        raise ours from None
-
-
-def _ours_behind(error: BaseException) -> ProviderError | None:
-    """The error of ours that a library may have wrapped in one of its own."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ProviderError):
-        cause = cause.__cause__
-    return cause
-
-
-def _secrets(config: ProviderConfig) -> list[str]:
-    """The key, and those of the provider's headers whose name says that they are secret."""
-    telling = ("auth", "key", "token", "secret", "cookie")
-    headers = (value for name, value in config.headers.items() if any(word in name.lower() for word in telling))
-    return [value for value in (config.api_key, *headers) if value]
-
-
-async def _chunks(response: httpx2.Response, *, max_bytes: int | None) -> AsyncIterator[bytes]:
+async def _chunks(response: httpx2.Response, *, bounded: bool) -> AsyncIterator[bytes]:
     size = 0
     try:
         async for chunk in response.aiter_bytes():
             size += len(chunk)
-            if max_bytes is not None and size > max_bytes:
-                raise AnswerTooLarge(f"the answer is larger than {max_bytes} bytes.")
+            if bounded and size > boundary.MAX_WHOLE_BYTES:
+                raise boundary.too_large()
             yield chunk
     except httpx2.TimeoutException as error:
         raise Stalled("silence in mid-answer.") from error
@@ -167,26 +120,19 @@ async def _chunks(response: httpx2.Response, *, max_bytes: int | None) -> AsyncI
 
 
 async def _require_event_stream(response: httpx2.Response) -> None:
-    """Raise for a success that is no event stream: an error object sent as a 200, a captive portal's page."""
-    content_type = response.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == "text/event-stream":
-        return
-    if kind == "application/json":
-        error = classify.hidden_refusal(await _head(response))
-        if error is not None:
-            raise error
-    raise MalformedAnswer(f"it answered with {kind or 'no content type'} instead of an event stream.")
+    kind = boundary.kind_of(response.headers.get("content-type", ""))
+    if kind != "text/event-stream":
+        raise boundary.not_an_answer(kind, head=await _head(response) if kind == "application/json" else b"")
 
 
 async def _head(response: httpx2.Response) -> bytes:
     """The first bytes of a body that is only wanted for its explanation; what cannot be read is not waited for."""
     head = bytearray()
     with suppress(TimeoutError, httpx2.HTTPError, httpx2.StreamError):
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(boundary.EXPLANATION):
             async for chunk in response.aiter_bytes():
                 head += chunk
-                if len(head) > MAX_REFUSAL_BYTES:
+                if len(head) > boundary.MAX_REFUSAL_BYTES:
                     break
     await response.aclose()
-    return bytes(head[:MAX_REFUSAL_BYTES])
+    return bytes(head[: boundary.MAX_REFUSAL_BYTES])

@@ -6,17 +6,18 @@ up a whole answer for one unreadable chunk.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 import openai
 import openai.resources.chat.completions  # otherwise imported at the first call, on the event loop
 
-from providers.adapters import reading
+from providers.adapters import boundary, reading
 from providers.adapters.base import ProviderConfig
 from providers.adapters.dialects import openai as dialect
-from providers.adapters.sdk.http import GuardedClient, only_our_errors
+from providers.adapters.sdk.http import GuardedClient
 from providers.adapters.sse import JsonEvents
 from providers.values import ChatRequest, Event
 
@@ -40,16 +41,16 @@ class OpenAIAdapter:
         # Read from OPENAI_ORG_ID and OPENAI_PROJECT_ID, they would go to every vendor; `headers` can set them for one
         self._client.organization = self._client.project = None
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[Event]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
         options = self.config.options
         body = dialect.body(request, options=options)
         create = cast("Any", self._client.chat.completions.with_streaming_response.create)
-        with only_our_errors(self.config):
+        with boundary.only_our_errors(self.config):
             async with create(
                 model=body.pop("model"), messages=body.pop("messages"), stream=body.pop("stream"), extra_body=body
             ) as response:
                 answer = reading.events(
-                    JsonEvents(response.iter_bytes()),
+                    JsonEvents(partial(anext, response.iter_bytes(), None)),
                     dialect.ChunkReader(options=options),
                     max_answer_bytes=options.get("max_answer_bytes", reading.MAX_ANSWER_BYTES),
                 )
@@ -58,7 +59,7 @@ class OpenAIAdapter:
                         yield event
 
     async def probe(self) -> None:
-        with only_our_errors(self.config):
+        with boundary.only_our_errors(self.config):
             await self._client.get(self.config.options.get("probe_path", "/models"), cast_to=object)
 
     async def aclose(self) -> None:
