@@ -135,7 +135,7 @@ async def _candidates(
         if not place:
             carried = len(kept)
         messages = [*leading, *kept, *following] if kept else own
-        request = ChatRequest(model=model.upstream_id, messages=messages, **call.parameters)
+        request = ChatRequest(model=model.upstream_id, messages=messages, whole=not call.stream, **call.parameters)
         candidates.append(
             Candidate(
                 provider=model.provider,

@@ -294,6 +294,8 @@ PROVIDER_TIMEOUTS = {
     "between_chunks": env.seconds("PROVIDER_STALL_SECONDS", 10.0),
     "total": env.seconds("REQUEST_DEADLINE_SECONDS", 120.0),
 }
+PROVIDER_CONNECTIONS = env.integer("PROVIDER_CONNECTIONS", 0)
+PROVIDER_WHOLE_TOKENS = env.integer("PROVIDER_WHOLE_TOKENS", 128)
 SITE_URL = env.text("SITE_URL", "http://localhost")
 
 
@@ -301,13 +303,15 @@ def _vendor(
     name: str, adapter: str, base_url: str | None = None, *, needs_key: bool = True, **extra: Any
 ) -> dict[str, Any]:
     """One row of PROVIDERS; the vendor's `NAME_API_KEY`, `NAME_BASE_URL` and `NAME_ADAPTER` are read here."""
-    adapters = {"sdk": f"providers.adapters.sdk.{adapter}"}
+    adapters = {family: f"providers.adapters.{family}.{adapter}" for family in ("wire", "sdk")}
     return {
         "ADAPTER": adapters[env.choice(f"{name}_ADAPTER", "sdk", of=adapters)],
         "API_KEY": env.optional(f"{name}_API_KEY"),
         "BASE_URL": env.url(f"{name}_BASE_URL", base_url, schemes={"http", "https"}),
         "NEEDS_KEY": needs_key,
         "SETTING": name,
+        "CONNECTIONS": PROVIDER_CONNECTIONS,
+        "WHOLE_TOKENS": PROVIDER_WHOLE_TOKENS,
         **extra,
     }
 
@@ -330,7 +334,8 @@ PROVIDERS: dict[str, dict[str, Any]] = {
     "groq": _vendor("GROQ", _OPENAI, "https://api.groq.com/openai/v1"),
     "together": _vendor("TOGETHER", _OPENAI, "https://api.together.xyz/v1"),
     "litellm": _vendor("LITELLM", _OPENAI, "http://127.0.0.1:4000/v1"),
-    "ollama": _vendor("OLLAMA", _OPENAI, "http://127.0.0.1:11434/v1", needs_key=False),
+    # On a slow machine even a short answer takes long: it comes in pieces, which show that it comes
+    "ollama": _vendor("OLLAMA", _OPENAI, "http://127.0.0.1:11434/v1", needs_key=False, WHOLE_TOKENS=0),
     "local": {
         "ADAPTER": "providers.adapters.local.LocalAdapter",
         "NEEDS_KEY": False,

@@ -1,7 +1,8 @@
 """The providers of `settings.PROVIDERS`, as adapters one can talk to; the one place where settings become providers.
 
     PROVIDERS = {"openai": {"ADAPTER": "dotted.path.Class", "API_KEY": ..., "BASE_URL": ..., "NEEDS_KEY": True,
-                            "HEADERS": {...}, "OPTIONS": {...}, "TIMEOUTS": {"connect": 5.0, ...}, "SETTING": "OPENAI"}}
+                            "HEADERS": {...}, "OPTIONS": {...}, "TIMEOUTS": {"connect": 5.0, ...}, "SETTING": "OPENAI",
+                            "CONNECTIONS": 0, "WHOLE_TOKENS": 0}}
 
 Adapters are made on first use, one per event loop (a client reused across loops breaks), and their modules are imported
 only then: a vendor's library costs tens of megabytes that nobody without its key should pay.
@@ -116,6 +117,8 @@ def _config(slug: str, row: Mapping[str, Any]) -> ProviderConfig:
         options=dict(row.get("OPTIONS") or {}),
         timeouts=Timeouts(**row.get("TIMEOUTS") or {}),
         setting=row.get("SETTING") or slug.upper(),
+        connections=row.get("CONNECTIONS", 0),
+        whole_tokens=row.get("WHOLE_TOKENS", 0),
     )
 
 

@@ -53,6 +53,7 @@ class ChatRequest:
 
     `model` is the provider's own id for the model. `extra` holds parameters that we do not know; adapters of
     OpenAI-compatible vendors send them on as they are, others ignore them (tuning may be ignored, content never).
+    `whole` says that nobody is shown the answer's pieces, so that the adapter may get it however it is cheapest.
     """
 
     model: str
@@ -68,6 +69,7 @@ class ChatRequest:
     tool_choice: str | Mapping[str, Json] | None = None
     response_format: Mapping[str, Json] | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,7 +28,8 @@ class ProviderConfig:
     `slug`: the name in model names and in the record. `adapter`: the dialect's class by dotted path. `api_key`: None
     means not configured, unless `needs_key` is false. `base_url`: None means the library's own default. `headers`:
     sent with every call. `options`: what only one dialect knows. `setting`: prefix of the environment variables, so
-    that errors can name the setting to fill.
+    that errors can name the setting to fill. `connections`: to its address at most, 0 for no limit. `whole_tokens`: an
+    answer that nobody wants in pieces may be asked for in one when it cannot be longer than this.
     """
 
     slug: str
@@ -40,6 +41,8 @@ class ProviderConfig:
     options: dict[str, Any] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
     setting: str = ""
+    connections: int = 0
+    whole_tokens: int = 0
 
     @property
     def configured(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -54,6 +54,11 @@ class Subject:
     conversation_of: Callable[[Received], Any]
     conversation: Any
     probe_path: str
+
+    @property
+    def family(self) -> str:
+        """`sdk` or `wire`."""
+        return self.adapter.split(".")[2]
 
     def config(self, upstream: Upstream, **changes: Any) -> ProviderConfig:
         options = {**self.options, **changes.pop("options", {})}
@@ -392,4 +397,12 @@ ANTHROPIC = Subject(
     ],
     probe_path="/v1/models?limit=1",
 )
-SUBJECTS = [OPENAI, OPENROUTER, DEEPSEEK, GROQ, GEMINI, ANTHROPIC]
+SDK = [OPENAI, OPENROUTER, DEEPSEEK, GROQ, GEMINI, ANTHROPIC]
+
+
+def over(family: str, subject: Subject) -> Subject:
+    """The same vendor, spoken to by the adapters of `family`."""
+    return replace(subject, adapter=subject.adapter.replace(".sdk.", f".{family}."))
+
+
+SUBJECTS = [*SDK, *(over("wire", subject) for subject in (OPENAI, OPENROUTER, DEEPSEEK, GROQ))]

@@ -43,7 +43,7 @@ def imported() -> None:
         import_string(subject.adapter)
 
 
-@pytest.fixture(params=SUBJECTS, ids=lambda subject: subject.name)
+@pytest.fixture(params=SUBJECTS, ids=lambda subject: f"{subject.family} {subject.name}")
 def subject(request: pytest.FixtureRequest) -> Subject:
     return cast("Subject", request.param)
 

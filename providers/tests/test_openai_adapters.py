@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.utils.module_loading import import_string
@@ -12,21 +12,27 @@ from django.utils.module_loading import import_string
 from providers.adapters.base import Adapter
 from providers.adapters.dialects import openai as dialect
 from providers.errors import Overloaded, ProviderError, ServerFault
-from providers.tests.subjects import KEY, OPENAI, OPENROUTER, SIGNED, WEATHER, sse
+from providers.tests.subjects import KEY, OPENAI, OPENROUTER, SIGNED, WEATHER, Subject, over, sse
 from providers.tests.upstream import Ending, Reply, Upstream, recorded
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta, Usage
 
 HELLO = [Message(role="user", content="Hello")]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def imported() -> None:
-    import_string(OPENAI.adapter)
+@pytest.fixture(scope="module", params=["sdk", "wire"])
+def family(request: pytest.FixtureRequest) -> str:
+    import_string(over(request.param, OPENAI).adapter)
+    return cast("str", request.param)
 
 
 @pytest.fixture
-async def adapter(upstream: Upstream) -> AsyncIterator[Adapter]:
-    made = OPENAI.make(upstream)
+def openrouter(family: str) -> Subject:
+    return over(family, OPENROUTER)
+
+
+@pytest.fixture
+async def adapter(family: str, upstream: Upstream) -> AsyncIterator[Adapter]:
+    made = over(family, OPENAI).make(upstream)
     yield made
     await made.aclose()
 
@@ -139,8 +145,8 @@ async def test_unknown_parameters_cannot_displace_known_ones(adapter: Adapter, u
     }
 
 
-async def test_vendors_own_headers_are_sent(upstream: Upstream) -> None:
-    adapter = OPENROUTER.make(upstream)
+async def test_vendors_own_headers_are_sent(openrouter: Subject, upstream: Upstream) -> None:
+    adapter = openrouter.make(upstream)
     upstream.reply = Reply(body=STOP)
     await drained(adapter)
     await adapter.aclose()
@@ -153,19 +159,19 @@ async def test_vendors_own_headers_are_sent(upstream: Upstream) -> None:
 
 
 async def test_openais_environment_does_not_reach_another_vendor(
-    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    openrouter: Subject, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
         monkeypatch.setenv(name, "secret-of-openai")
-    adapter = OPENROUTER.make(upstream, api_key=None, needs_key=False)
+    adapter = openrouter.make(upstream, api_key=None, needs_key=False)
     upstream.reply = Reply(body=STOP)
     await drained(adapter)
     await adapter.aclose()
     assert "secret-of-openai" not in str(upstream.requests[0].headers)
 
 
-async def test_probe_path_is_a_setting(upstream: Upstream) -> None:
-    adapter = OPENROUTER.make(upstream, options={"probe_path": "/key"})
+async def test_probe_path_is_a_setting(openrouter: Subject, upstream: Upstream) -> None:
+    adapter = openrouter.make(upstream, options={"probe_path": "/key"})
     upstream.reply = Reply(body=b"{}", content_type="application/json")
     await adapter.probe()
     await adapter.aclose()

@@ -48,15 +48,15 @@ _KEPT_FIELDS: Final = ("system_fingerprint", "service_tier", "provider")
 _KEPT_CALL_FIELDS: Final = ("extra_content",)
 
 
-def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]:
-    """The JSON of a streamed call. What we know goes over what `request.extra` says under the same name."""
+def body(request: ChatRequest, *, options: Mapping[str, Any], stream: bool = True) -> dict[str, Json]:
+    """The JSON of a call. What we know goes over what `request.extra` says under the same name."""
     sent: dict[str, Json] = {
         **request.extra,
         "model": request.model,
         "messages": [
             _message(message, developer=options.get("developer_role", "developer")) for message in request.messages
         ],
-        "stream": True,
+        "stream": stream,
     }
     known = {
         "temperature": request.temperature,
@@ -71,7 +71,7 @@ def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]
         "response_format": request.response_format,
     }
     sent |= {name: value for name, value in known.items() if value is not None}
-    if options.get("stream_usage", True):
+    if stream and options.get("stream_usage", True):
         sent["stream_options"] = {**untrusted.mapping(request.extra.get("stream_options")), "include_usage": True}
     else:
         sent.pop("stream_options", None)
@@ -94,7 +94,7 @@ def _message(message: Message, *, developer: str) -> dict[str, Json]:
 
 
 class ChunkReader:
-    """The chunks of one answer, of which only the first choice is read."""
+    """The chunks of one answer, of which only the first choice is read. A whole answer is one chunk that says all."""
 
     def __init__(self, *, options: Mapping[str, Any]) -> None:
         self.ending = False
@@ -141,7 +141,7 @@ class ChunkReader:
     def _choice(self, choice: Mapping[str, Json]) -> Iterator[Event]:
         if choice.get("error"):  # OpenRouter
             raise classify.from_object(choice)
-        delta = untrusted.mapping(choice.get("delta"))
+        delta = untrusted.mapping(choice.get("delta") or choice.get("message"))
         for name in self._reasoning_fields:
             if text := untrusted.text(delta.get(name)):
                 yield ReasoningDelta(text)

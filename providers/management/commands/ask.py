@@ -53,6 +53,7 @@ class Command(BaseCommand):
                 messages=[*messages, Message(role="user", content=prompt)],
                 temperature=options["temperature"],
                 max_tokens=options["max_tokens"],
+                whole=no_stream,
             )
             answer = asyncio.run(self._ask(resolved, request, stream=not no_stream))
         except ProviderError as error:

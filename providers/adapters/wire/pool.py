@@ -1,0 +1,83 @@
+"""The connections of an event loop, shared by all its providers. Knows nothing of vendors."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import certifi
+
+#: Seconds after which an idle connection is closed, and after which an address is looked up again.
+_KEEP_ALIVE: Final = 30.0
+_DNS_TTL: Final = 60
+
+
+def _tls() -> ssl.SSLContext:
+    """Trusts what the system trusts, or SSL_CERT_FILE and SSL_CERT_DIR name; certifi's authorities where none is."""
+    found = ssl.get_default_verify_paths()
+    return ssl.create_default_context(cafile=None if found.cafile or found.capath else certifi.where())
+
+
+#: One for all connections, made at import: reading the certificate authorities takes a megabyte, and blocks.
+_TLS: Final = _tls()
+
+
+@dataclass(slots=True)
+class _Shared:
+    session: aiohttp.ClientSession
+    users: int = 0
+
+
+#: By event loop, because a connection belongs to one, and by the limit of connections to one address.
+_shared: dict[tuple[asyncio.AbstractEventLoop, int], _Shared] = {}
+
+
+class Lease:
+    """A share in the running loop's session; the session is closed when nobody holds one any more.
+
+    `connections`: to one address at most, for all who say the same number; 0 for no limit.
+    """
+
+    def __init__(self, *, connections: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._key = (loop, connections)
+        if self._key not in _shared:
+            # Sessions hold their loop, so that weak references would never let go of either
+            for gone in [key for key in _shared if key[0].is_closed()]:
+                del _shared[gone]
+            _shared[self._key] = _Shared(_session(connections))
+        _shared[self._key].users += 1
+        self.session = _shared[self._key].session
+        self._released = False
+
+    async def release(self) -> None:
+        """Give the share back. May be called again."""
+        shared = _shared.get(self._key)
+        if self._released or shared is None:
+            return
+        self._released = True
+        shared.users -= 1
+        if not shared.users:
+            del _shared[self._key]
+            await shared.session.close()
+
+
+def _session(connections: int) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(
+        # How many calls may run at once is decided before a call comes here
+        limit=0,
+        limit_per_host=connections,
+        keepalive_timeout=_KEEP_ALIVE,
+        ttl_dns_cache=_DNS_TTL,
+        ssl=_TLS,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        # Proxies of the environment are looked up once by each client: the session would do it in a thread per call
+        trust_env=False,
+        auto_decompress=True,
+    )

@@ -1,0 +1,407 @@
+"""What only our own conversation with the vendors has: shared connections, answers in one piece, proxies, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, cast
+
+import orjson
+import pytest
+from django.conf import settings
+
+from providers.adapters.base import Adapter
+from providers.adapters.wire import pool
+from providers.errors import (
+    AnswerTooLarge,
+    ConnectionFailed,
+    FirstTokenTimeout,
+    MalformedAnswer,
+    NotConfigured,
+    ProviderError,
+    QuotaExhausted,
+    TruncatedAnswer,
+)
+from providers.tests.subjects import DEEPSEEK, IMPATIENT, KEY, OPENAI, OPENROUTER, Subject, over
+from providers.tests.upstream import Ending, Reply, Upstream, recorded, running
+from providers.values import (
+    ChatRequest,
+    Event,
+    Finished,
+    FinishReason,
+    Message,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+
+WIRE = over("wire", OPENAI)
+WHOLE_TOKENS = 128
+
+
+@pytest.fixture
+async def adapter(upstream: Upstream) -> AsyncIterator[Adapter]:
+    made = WIRE.make(upstream, whole_tokens=WHOLE_TOKENS)
+    yield made
+    await made.aclose()
+
+
+def json_reply(value: Any, **changes: Any) -> Reply:
+    body = value if isinstance(value, bytes) else orjson.dumps(value)
+    return Reply(body=body, content_type="application/json", **changes)
+
+
+def short(subject: Subject = WIRE, **changes: Any) -> ChatRequest:
+    """A request for an answer that is short and that nobody wants in pieces."""
+    return subject.request(**{"whole": True, "max_tokens": 100, **changes})
+
+
+async def drained(adapter: Adapter, request: ChatRequest | None = None) -> list[Event]:
+    return [event async for event in adapter.stream(request or WIRE.request())]
+
+
+async def failure(adapter: Adapter, request: ChatRequest | None = None) -> ProviderError:
+    with pytest.raises(ProviderError) as caught:
+        await drained(adapter, request)
+    return caught.value
+
+
+# Connections
+
+
+async def test_providers_of_a_loop_share_their_connections(upstream: Upstream) -> None:
+    first, second = WIRE.make(upstream), over("wire", DEEPSEEK).make(upstream)
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    for adapter in (first, second, first):
+        await drained(adapter)
+    assert (len(upstream.requests), upstream.connections) == (3, 1)
+    await first.aclose()
+    await drained(second)
+    assert upstream.connections == 1
+    await second.aclose()
+
+
+async def test_connections_are_closed_with_the_last_provider_that_uses_them(upstream: Upstream) -> None:
+    first, second = WIRE.make(upstream), WIRE.make(upstream)
+    session = pool._shared[asyncio.get_running_loop(), 0].session
+    closed: list[bool] = []
+    for _ in range(2):
+        await first.aclose()  # the second time, it gives nothing back
+        closed.append(session.closed)
+    await second.aclose()
+    assert [*closed, session.closed] == [False, False, True]
+    assert not [key for key in pool._shared if key[0] is asyncio.get_running_loop()]
+
+
+def test_every_loop_has_connections_of_its_own_and_loops_that_are_gone_are_forgotten() -> None:
+    async def here() -> None:
+        async with running() as upstream:
+            upstream.reply = Reply(body=recorded("openai_plain"))
+            adapter = WIRE.make(upstream)
+            assert isinstance((await drained(adapter))[-1], Finished)
+            await pool._shared[asyncio.get_running_loop(), 0].session.close()  # but the share is never given back
+
+    for _ in range(3):
+        asyncio.run(here())
+    assert len(pool._shared) == 1
+    pool._shared.clear()
+
+
+FORK = """
+import asyncio, os, sys
+from providers.tests.subjects import OPENAI, over
+from providers.values import Finished
+
+class Vendor:
+    url = sys.argv[1]
+
+subject = over("wire", OPENAI)
+kept = []
+
+async def call():
+    adapter = subject.make(Vendor)
+    kept.append(adapter)  # as a worker would that is forked while its parent still has connections
+    events = [event async for event in adapter.stream(subject.request())]
+    assert isinstance(events[-1], Finished), events
+
+loop = asyncio.new_event_loop()
+asyncio.set_event_loop(loop)
+loop.run_until_complete(call())
+if not (child := os.fork()):
+    asyncio.set_event_loop(None)
+    asyncio.run(call())
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+loop.run_until_complete(call())
+"""
+
+
+async def test_forked_process_opens_connections_of_its_own(upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        FORK,
+        upstream.url,
+        cwd=settings.BASE_DIR,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "llmchat.settings"},
+        stderr=subprocess.PIPE,
+    )
+    _, told = await process.communicate()
+    assert process.returncode == 0, told.decode()
+    assert (len(upstream.requests), upstream.connections) == (3, 2)
+
+
+async def test_small_writes_are_not_held_back(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    await drained(adapter)
+    connector: Any = pool._shared[asyncio.get_running_loop(), 0].session.connector
+    ((idle, _),) = [entry for entries in connector._conns.values() for entry in entries]
+    assert idle.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_calls_beyond_the_limit_of_connections_wait_for_one(upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, connections=2)
+    upstream.reply = Reply(body=recorded("openai_plain"), pieces=50)
+    answers = await asyncio.gather(*(drained(adapter) for _ in range(6)))
+    await adapter.aclose()
+    assert [len(answer) for answer in answers] == [len(WIRE.plain_events)] * 6
+    assert upstream.connections == 2
+
+
+async def test_call_that_gets_no_connection_in_time_has_failed_to_connect(upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, connections=1, timeouts=replace(IMPATIENT, first_byte=5.0, first_token=5.0))
+    upstream.reply = Reply(body=WIRE.delta("Hi"), ending=Ending.HELD)
+    async with aclosing(cast("Any", adapter.stream(WIRE.request()))) as occupying:
+        await anext(occupying)
+        assert type(await failure(adapter)) is ConnectionFailed
+    await adapter.aclose()
+
+
+async def test_cookies_are_not_kept(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"), headers={"Set-Cookie": "track=1; Path=/"})
+    for _ in range(2):
+        await drained(adapter)
+    assert [request.headers.get("cookie") for request in upstream.requests] == [None, None]
+
+
+async def test_body_of_megabytes_arrives(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    await drained(adapter, WIRE.request(messages=[Message(role="user", content="ä" * 2_000_000)]))
+    assert len(upstream.requests[0].json["messages"][0]["content"]) == 2_000_000
+
+
+async def test_numbers_and_characters_beyond_the_usual_reach_the_vendor(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    extra = {"metadata": {"number": 2**70, "half": "\ud83d"}}
+    await drained(adapter, WIRE.request(extra=extra))
+    assert upstream.requests[0].json["metadata"] == extra["metadata"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base_url": "ftp://user:secret-1@host/v1"},
+        {"base_url": "nonsense secret-1"},
+        {"headers": {"X-A": "secret-1\n"}},
+    ],
+    ids=["scheme", "address", "header"],
+)
+async def test_what_http_cannot_carry_names_the_settings_and_no_secret(
+    upstream: Upstream, changes: dict[str, Any]
+) -> None:
+    adapter = WIRE.make(upstream, **changes)
+    error = await failure(adapter)
+    await adapter.aclose()
+    assert type(error) is NotConfigured
+    assert "OPENAI_BASE_URL, OPENAI_API_KEY or its headers" in error.message
+    assert "secret-1" not in "".join(traceback.format_exception(error))
+
+
+# Proxies
+
+
+@pytest.fixture
+async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Upstream]:
+    async with running() as found:
+        monkeypatch.setenv("http_proxy", found.url.replace("http://", "http://ann:word@"))
+        found.reply = Reply(body=recorded("openai_plain"))
+        yield found
+
+
+async def test_proxy_of_the_environment_is_used(proxy: Upstream, upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, base_url="http://vendor.example/v1")
+    await drained(adapter)
+    await adapter.aclose()
+    (request,) = proxy.requests
+    assert (request.path, request.headers["proxy-authorization"], request.headers["authorization"]) == (
+        "http://vendor.example/v1/chat/completions",
+        "Basic YW5uOndvcmQ=",
+        f"Bearer {KEY}",
+    )
+
+
+async def test_host_without_a_proxy_is_asked_itself(
+    proxy: Upstream, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    adapter = WIRE.make(upstream)
+    await drained(adapter)
+    await adapter.aclose()
+    assert (len(proxy.requests), len(upstream.requests)) == (0, 1)
+
+
+async def test_proxy_of_another_kind_is_refused_with_the_remedy(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://ann:word@127.0.0.1:1")
+    with pytest.raises(NotConfigured) as caught:
+        WIRE.make(upstream)
+    assert caught.value.message == (
+        "openai: the proxy for 127.0.0.1 is of the kind socks5. Set HTTP_PROXY to one that speaks HTTP, or name the "
+        "host in NO_PROXY."
+    )
+    assert not pool._shared
+
+
+# Answers in one piece
+
+
+WHOLE = {
+    "id": "c",
+    "model": "m",
+    "system_fingerprint": "fp",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Grüße", "reasoning_content": "Hm.", "refusal": None},
+            "logprobs": {"content": [{"token": "Grüße", "logprob": -0.1}]},
+            "finish_reason": "stop",
+        },
+        {"index": 1, "message": {"role": "assistant", "content": "Other"}, "finish_reason": "length"},
+    ],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 2, "cost": 0.5},
+}
+WHOLE_EVENTS: list[Event] = [
+    ReasoningDelta("Hm."),
+    TextDelta("Grüße", {"content": [{"token": "Grüße", "logprob": -0.1}]}),
+    Finished(
+        reason=FinishReason.STOP,
+        raw_reason="stop",
+        usage=Usage(input_tokens=3, output_tokens=2),
+        model="m",
+        response_id="c",
+        cost_usd=Decimal("0.5"),
+        extra={"system_fingerprint": "fp"},
+    ),
+]
+
+
+async def test_short_answer_that_nobody_wants_in_pieces_comes_in_one(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = json_reply(WHOLE)
+    assert await drained(adapter, short()) == WHOLE_EVENTS
+    sent = upstream.requests[0].json
+    assert (sent["stream"], "stream_options" in sent) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"whole": False}, {"max_tokens": None}, {"max_tokens": WHOLE_TOKENS + 1}], ids=["stream", "any", "long"]
+)
+async def test_other_answers_come_in_pieces(adapter: Adapter, upstream: Upstream, changes: dict[str, Any]) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    assert await drained(adapter, short(**changes)) == WIRE.plain_events
+    assert upstream.requests[0].json["stream"] is True
+
+
+async def test_tool_calls_of_a_whole_answer_are_told_apart(adapter: Adapter, upstream: Upstream) -> None:
+    calls = [
+        {"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}, "extra_content": {"x": name}}
+        for name in ("a", "b")
+    ]
+    choice = {"index": 0, "message": {"content": None, "tool_calls": calls}, "finish_reason": "tool_calls"}
+    upstream.reply = json_reply({**WHOLE, "choices": [choice]})
+    *pieces, _ = await drained(adapter, short())
+    assert pieces == [
+        ToolCallDelta(index=index, id=name, name=name, arguments="{}", extra={"extra_content": {"x": name}})
+        for index, name in enumerate("ab")
+    ]
+
+
+async def test_price_of_a_whole_answer_is_asked_for(upstream: Upstream) -> None:
+    subject = over("wire", OPENROUTER)
+    adapter = subject.make(upstream, whole_tokens=WHOLE_TOKENS)
+    upstream.reply = json_reply(WHOLE)
+    await drained(adapter, short(subject))
+    await adapter.aclose()
+    assert upstream.requests[0].json["usage"] == {"include": True}
+
+
+async def test_server_that_knows_no_streams_is_understood(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = json_reply(WHOLE)
+    assert await drained(adapter) == WHOLE_EVENTS
+
+
+async def test_server_that_streams_unasked_is_understood(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    assert await drained(adapter, short()) == WIRE.plain_events
+
+
+async def test_blank_lines_that_keep_a_connection_alive_are_no_answer(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = json_reply(b"\n\n   \n" + orjson.dumps(WHOLE), pieces=1)
+    assert await drained(adapter, short()) == WHOLE_EVENTS
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (json_reply(b""), MalformedAnswer),
+        (json_reply(b"[1]"), MalformedAnswer),
+        (json_reply(orjson.dumps(WHOLE)[:-20]), MalformedAnswer),
+        (json_reply({"choices": []}), MalformedAnswer),
+        (json_reply({"choices": [{"message": {"content": "Hi"}, "finish_reason": None}]}), TruncatedAnswer),
+        (json_reply(orjson.dumps(WHOLE)[:-20], ending=Ending.CUT), TruncatedAnswer),
+        (json_reply(orjson.dumps(WHOLE)[:-20], ending=Ending.RESET), TruncatedAnswer),
+        (json_reply({"error": {"code": "insufficient_quota", "message": "empty"}}), QuotaExhausted),
+        (json_reply(b" " * 21_000_000, ending=Ending.HELD), AnswerTooLarge),
+    ],
+    ids=["empty", "list", "no end", "no choice", "no reason", "cut", "reset", "error", "endless"],
+)
+async def test_whole_answer_that_is_none_is_an_error(
+    adapter: Adapter, upstream: Upstream, reply: Reply, expected: type[ProviderError]
+) -> None:
+    upstream.reply = reply
+    error = await failure(adapter, short())
+    assert (type(error), error.provider) == (expected, "openai")
+
+
+async def test_whole_answer_beyond_the_limit_is_refused(upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, whole_tokens=WHOLE_TOKENS, options={"max_answer_bytes": 5})
+    upstream.reply = json_reply(WHOLE)
+    assert type(await failure(adapter, short())) is AnswerTooLarge
+    await adapter.aclose()
+
+
+async def test_silence_after_the_headers_of_a_whole_answer(upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, whole_tokens=WHOLE_TOKENS, timeouts=IMPATIENT)
+    upstream.reply = json_reply(b"\n", ending=Ending.HELD)
+    assert type(await failure(adapter, short())) is FirstTokenTimeout
+    await adapter.aclose()
+
+
+async def test_connection_serves_the_next_call_after_a_whole_answer(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = json_reply(WHOLE)
+    for _ in range(3):
+        await drained(adapter, short())
+    assert (len(upstream.requests), upstream.connections) == (3, 1)
