@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, assert_never
 from uuid import UUID
 
-from chat import durability, metrics, rows
+from chat import durability, inserts, metrics, rows
 from chat.calls import Call
 from chat.conversations import Thread
 from chat.journal import JournalFull
@@ -69,28 +69,31 @@ class Recorder:
         self.tool_calls: dict[int, dict[str, Any]] = {}
         self.finished: Finished | None = None
         principal = call.principal
-        self.interaction = Interaction(
-            id=identifier,
-            organization_id=principal.organization_id,
-            api_key_id=principal.api_key_id,
-            conversation_id=thread.conversation.id if thread else None,
-            user_id=call.user_id,
-            plan=principal.plan.slug,
-            endpoint=call.endpoint,
-            streamed=call.stream,
-            trace_id=call.trace_id,
-            request_id=call.request_id,
-            created_at=moment_of(identifier),
-            model_requested=call.model,
-            model=resolved.name,
-            provider=resolved.provider,
-            route_reason=resolved.reason,
-            prompt=call.prompt,
-            system_prompt=call.system_prompt,
-            messages=[] if call.is_plain else [_as_json(message) for message in call.messages],
-            history_messages=history_messages,
-            parameters=dict(call.parameters),
-            metadata=dict(call.metadata),
+        self.interaction = inserts.new(
+            Interaction,
+            {
+                "id": identifier,
+                "organization_id": principal.organization_id,
+                "api_key_id": principal.api_key_id,
+                "conversation_id": thread.conversation.id if thread else None,
+                "user_id": call.user_id,
+                "plan": principal.plan.slug,
+                "endpoint": call.endpoint,
+                "streamed": call.stream,
+                "trace_id": call.trace_id,
+                "request_id": call.request_id,
+                "created_at": moment_of(identifier),
+                "model_requested": call.model,
+                "model": resolved.name,
+                "provider": resolved.provider,
+                "route_reason": resolved.reason,
+                "prompt": call.prompt,
+                "system_prompt": call.system_prompt,
+                "messages": [] if call.is_plain else [_as_json(message) for message in call.messages],
+                "history_messages": history_messages,
+                "parameters": dict(call.parameters),
+                "metadata": dict(call.metadata),
+            },
         )
 
     @property
@@ -126,14 +129,17 @@ class Recorder:
 
     def _begin_attempt(self, number: int, candidate: Candidate) -> None:
         identifier = uuid7()
-        row = Attempt(
-            id=identifier,
-            interaction_id=self.interaction.id,
-            number=number,
-            provider=candidate.provider,
-            model=candidate.model,
-            started_at=moment_of(identifier),
-            status=Status.INTERRUPTED,
+        row = inserts.new(
+            Attempt,
+            {
+                "id": identifier,
+                "interaction_id": self.interaction.id,
+                "number": number,
+                "provider": candidate.provider,
+                "model": candidate.model,
+                "started_at": moment_of(identifier),
+                "status": Status.INTERRUPTED,
+            },
         )
         self.attempts.append(_AttemptFacts(number=number, candidate=candidate, row=row, began=time.perf_counter()))
         self._write_intent()

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Model
 
+from chat import inserts
 from chat.models import Attempt, Conversation, Interaction, Status
 
 Row = TypeVar("Row", bound=Model)
@@ -81,10 +82,9 @@ def store(batch: Sequence[ExchangeRows]) -> None:
                 # It may have been made a moment before the interaction that it came with.
                 rows.new_conversation.updated_at = max(rows.new_conversation.updated_at, rows.interaction.created_at)
                 conversations.append(rows.new_conversation)
-        if conversations:
-            Conversation.objects.bulk_create(conversations, ignore_conflicts=True)
-        Interaction.objects.bulk_create([rows.interaction for rows in batch], ignore_conflicts=True)
-        Attempt.objects.bulk_create([attempt for rows in batch for attempt in rows.attempts], ignore_conflicts=True)
+        inserts.insert(Conversation, conversations)
+        inserts.insert(Interaction, [rows.interaction for rows in batch])
+        inserts.insert(Attempt, [attempt for rows in batch for attempt in rows.attempts])
         for conversation_id, moment in _touched(batch).items():
             Conversation.objects.filter(id=conversation_id, updated_at__lt=moment).update(updated_at=moment)
 
@@ -101,11 +101,10 @@ def _touched(batch: Iterable[ExchangeRows]) -> dict[UUID, datetime]:
 
 
 def _columns(row: Model) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    for field in row._meta.concrete_fields:
-        value = getattr(row, field.attname)
-        # orjson writes UUIDs and datetimes by itself.
-        columns[field.attname] = str(value) if isinstance(value, Decimal) else value
+    columns = inserts.columns_of(row)
+    # orjson writes UUIDs and datetimes by itself.
+    if isinstance(cost := columns.get("cost"), Decimal):
+        columns["cost"] = str(cost)
     return columns
 
 

@@ -1,0 +1,232 @@
+"""Makes rows and inserts them by the hundred, with a fraction of the ORM's work and the same result.
+
+On SQLite the values go into one prepared statement, on PostgreSQL all rows travel as one JSON text, which the server
+takes apart into the table's own types; elsewhere the ORM does it. Knows models' fields, and nothing of what rows mean.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from operator import attrgetter, itemgetter
+from typing import Any, TypeAlias, TypeVar
+from uuid import UUID
+
+import orjson
+import psycopg
+from django.db import connection, models
+from django.db.backends.utils import format_number
+from django.db.models.base import ModelState
+
+from chat.encryption import ring, seal_text
+from chat.fields import EncryptedJSONField, EncryptedTextField
+from llmchat.lib.encryption import KeyRing
+
+Row = TypeVar("Row", bound=models.Model)
+Field: TypeAlias = "models.Field[Any, Any]"
+Convert = Callable[[Any], Any]
+
+#: Fields whose values SQLite's driver takes as they are.
+_PLAIN = (
+    models.BooleanField,
+    models.CharField,
+    models.FloatField,
+    models.PositiveIntegerField,
+    models.PositiveSmallIntegerField,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What of a model is always the same. `constants` and `makers`: its defaults, and those that are called anew for
+    each row."""
+
+    names: tuple[str, ...]
+    texts: tuple[Field, ...]
+    documents: tuple[Field, ...]
+    constants: Mapping[str, Any]
+    makers: Sequence[tuple[str, Callable[[], Any]]]
+    values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+@cache
+def _shape(model: type[models.Model]) -> _Shape:
+    fields: list[Field] = list(model._meta.concrete_fields)
+    names = tuple(field.attname for field in fields)
+    called = {field.attname: field.default for field in fields if field.has_default() and callable(field.default)}
+    return _Shape(
+        names=names,
+        texts=tuple(field for field in fields if isinstance(field, EncryptedTextField)),
+        documents=tuple(field for field in fields if isinstance(field, EncryptedJSONField)),
+        constants={field.attname: field.get_default() for field in fields if field.attname not in called},
+        makers=tuple(called.items()),
+        values=itemgetter(*names),
+    )
+
+
+def new(model: type[Row], columns: Mapping[str, Any]) -> Row:
+    """As `model(**columns)` by names of columns (`organization_id`), a tenth of its work: no signals, no checks."""
+    shape = _shape(model)
+    row = model.__new__(model)
+    state = row.__dict__
+    state["_state"] = ModelState()
+    state.update(shape.constants)
+    state.update(columns)
+    for name, make in shape.makers:
+        if name not in columns:
+            state[name] = make()
+    return row
+
+
+def columns_of(row: models.Model) -> dict[str, Any]:
+    """The row's values by the names of its columns, as Python has them."""
+    shape = _shape(type(row))
+    return dict(zip(shape.names, _values(row, shape), strict=True))
+
+
+def insert(model: type[Row], rows: Sequence[Row]) -> None:
+    """Inserts the rows; those that are there already stay as they are. To be called within a transaction.
+
+    Raises Django's DatabaseError, or what a value that no column can hold makes of itself.
+    """
+    if not rows:
+        return
+    match connection.vendor:
+        case "sqlite":
+            _insert_into_sqlite(model, rows)
+        case "postgresql":
+            _insert_into_postgresql(model, rows)
+        case _:
+            _manager(model).bulk_create(rows, ignore_conflicts=True)
+
+
+def _values(row: models.Model, shape: _Shape) -> tuple[Any, ...]:
+    try:
+        # Past the descriptors of foreign keys.
+        return shape.values(row.__dict__)
+    except KeyError:
+        found: tuple[Any, ...] = attrgetter(*shape.names)(row)
+        return found
+
+
+def _sealed(field: Field, value: Any, keys: KeyRing) -> Any:
+    return seal_text(value, keys=keys) if type(value) is str else field.get_db_prep_save(value, connection)
+
+
+# --- SQLite -----------------------------------------------------------------------------------------------------------
+def _insert_into_sqlite(model: type[Row], rows: Sequence[Row]) -> None:
+    shape, keys = _shape(model), ring()
+    converted = [(place, _for_sqlite(field)) for place, field in enumerate(model._meta.concrete_fields)]
+    conversions = [(place, convert) for place, convert in converted if convert is not None]
+    texts = [(shape.names.index(field.attname), field) for field in shape.texts]
+    prepared = []
+    for row in rows:
+        values = list(_values(row, shape))
+        for place, convert in conversions:
+            if (value := values[place]) is not None:
+                values[place] = convert(value)
+        for place, field in texts:
+            if value := values[place]:
+                values[place] = _sealed(field, value, keys)
+        prepared.append(values)
+    with connection.cursor() as cursor:
+        cursor.executemany(_sqlite_statement(model), prepared)
+
+
+@cache
+def _sqlite_statement(model: type[models.Model]) -> str:
+    columns = _column_names(model)
+    marks = ", ".join("%s" for _ in model._meta.concrete_fields)
+    return f"INSERT OR IGNORE INTO {_table(model)} ({columns}) VALUES ({marks})"  # noqa: S608 - names of our models
+
+
+@cache
+def _for_sqlite(field: Field) -> Convert | None:
+    """How the driver wants the field's values that are not None; None: as they are."""
+    kind: Any = field
+    while isinstance(kind, models.ForeignKey):
+        kind = kind.target_field
+
+    def by_the_orm(value: Any) -> Any:
+        return field.get_db_prep_save(value, connection)
+
+    def moment(value: dt.datetime) -> str:
+        return str(value)[:-6] if value.tzinfo is dt.UTC else by_the_orm(value)
+
+    def number(value: Decimal) -> str | None:
+        return format_number(value, kind.max_digits, kind.decimal_places)
+
+    def identifier(value: UUID) -> str:
+        return value.hex if type(value) is UUID else by_the_orm(value)
+
+    def document(value: Any) -> Any:
+        # Most are empty.
+        return ("[]" if value == [] else "{}") if not value and type(value) in {list, dict} else by_the_orm(value)
+
+    by_kind: dict[type, Convert | None] = {
+        **dict.fromkeys(_PLAIN),
+        models.DateTimeField: moment,
+        models.DecimalField: lambda value: number(value) if type(value) is Decimal else by_the_orm(value),
+        models.UUIDField: identifier,
+        EncryptedJSONField: document,
+        EncryptedTextField: None,  # sealed by the caller
+    }
+    return by_kind.get(type(kind), by_the_orm)
+
+
+# --- PostgreSQL -------------------------------------------------------------------------------------------------------
+def _insert_into_postgresql(model: type[Row], rows: Sequence[Row]) -> None:
+    text = _as_json([_as_stored(row) for row in rows])
+    connection.ensure_connection()
+    # Django's own cursor would quote the text and put it into the statement.
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        cursor.execute(_postgresql_statement(model), [text])
+
+
+def _as_stored(row: models.Model) -> dict[str, Any]:
+    """The row's columns, with the texts as they are to be stored."""
+    shape, keys = _shape(type(row)), ring()
+    columns = dict(zip(shape.names, _values(row, shape), strict=True))
+    for field in shape.texts:
+        if value := columns[field.attname]:
+            columns[field.attname] = _sealed(field, value, keys)
+    for field in shape.documents:
+        value = columns[field.attname]
+        if hasattr(value, "stored"):
+            columns[field.attname] = value.stored
+        elif keys and value and isinstance(value, list | dict):
+            columns[field.attname] = keys.encrypt(json.dumps(value).encode())
+    return columns
+
+
+def _as_json(rows: list[dict[str, Any]]) -> str:
+    try:
+        return orjson.dumps(rows, default=str).decode()
+    except TypeError:
+        # An integer beyond 64 bits, which PostgreSQL's JSON can hold.
+        return json.dumps(rows, default=str)
+
+
+@cache
+def _postgresql_statement(model: type[models.Model]) -> Any:
+    table, columns = _table(model), _column_names(model)
+    return (
+        f"INSERT INTO {table} ({columns}) SELECT {columns} "  # noqa: S608 - names of our models
+        f"FROM json_populate_recordset(NULL::{table}, %s) ON CONFLICT DO NOTHING"
+    )
+
+
+def _manager(model: type[models.Model]) -> Any:
+    return model._default_manager  # noqa: SLF001 - the public name of it in Django
+
+
+def _column_names(model: type[models.Model]) -> str:
+    return ", ".join(connection.ops.quote_name(str(field.column)) for field in model._meta.concrete_fields)
+
+
+def _table(model: type[models.Model]) -> str:
+    return connection.ops.quote_name(model._meta.db_table)
