@@ -147,9 +147,11 @@ def routes(exchange: Exchange) -> Iterator[Finding]:
 
 def conversations(exchange: Exchange) -> Iterator[Finding]:
     row = exchange.interaction
+    if row.conversation_id is None:
+        return
     conversation = row.conversation
-    # One that its user deleted while the answer was on its way is gone.
     if conversation is None:
+        yield row.id, f"its conversation {row.conversation_id} is not on record"
         return
     if conversation.organization_id != row.organization_id:
         yield row.id, f"its conversation {conversation.id} is another organization's"

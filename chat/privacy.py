@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from django.conf import settings
+from django.utils import timezone
 
 from accounts.principals import Principal
 from chat.models import Attempt, Interaction
@@ -39,6 +40,20 @@ _OWN_WORDS: Final = {
     "provider_unavailable": "The provider was not available.",
 }
 
+#: What an erased interaction no longer holds, and an attempt of it: a provider's error may quote the prompt.
+ERASED: Final[Mapping[str, Any]] = {
+    "prompt": "",
+    "system_prompt": "",
+    "messages": [],
+    "parameters": {},
+    "response": "",
+    "reasoning": "",
+    "tool_calls": [],
+    "metadata": {},
+    "error_message": "",
+}
+ERASED_ATTEMPT: Final[Mapping[str, Any]] = {"error_message": ""}
+
 
 def as_kept(
     interaction: Interaction, attempts: Sequence[Attempt], *, principal: Principal
@@ -64,6 +79,17 @@ def as_kept(
         kept.response, kept.reasoning, kept.tool_calls = "", "", []
     kept.error_message = _in_own_words(kept)
     return kept, [_without_quotes(attempt) for attempt in attempts]
+
+
+def erased(interaction: Interaction, attempts: Sequence[Attempt]) -> tuple[Interaction, list[Attempt]]:
+    """Copies of the rows with numbers alone, out of their conversation, as its deletion leaves its other rows."""
+    interaction, attempts = copy.copy(interaction), [copy.copy(attempt) for attempt in attempts]
+    for row, blank in ((interaction, ERASED), *((attempt, ERASED_ATTEMPT) for attempt in attempts)):
+        for name, value in blank.items():
+            setattr(row, name, value)
+    interaction.conversation = None
+    interaction.erased_at = timezone.now()
+    return interaction, attempts
 
 
 def without_secrets(text: str) -> str:

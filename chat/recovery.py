@@ -21,6 +21,7 @@ from django.db import InterfaceError, OperationalError, connections
 from chat import journal, rows
 from chat.committer import BATCH, store_or_quarantine
 from chat.journal import Place, Record
+from chat.models import Interaction
 from chat.rows import ExchangeRows
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,9 @@ def _replay_one(path: Path, report: Report) -> None:
 
 def _store(batch: list[ExchangeRows]) -> int:
     """Stores the batch and empties it; how many there were."""
-    store_or_quarantine(batch)
+    # What is stored already brings nothing new, and might bring back a conversation that was deleted since.
+    stored = set(Interaction.objects.filter(id__in=[exchange.id for exchange in batch]).values_list("id", flat=True))
+    store_or_quarantine([exchange for exchange in batch if exchange.id not in stored])
     count = len(batch)
     batch.clear()
     return count

@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Model
+from django.db.models import DateTimeField, Model, Value
+from django.db.models.functions import Greatest
 
 from chat import inserts
 from chat.models import Attempt, Conversation, Interaction, Status
+from chat.privacy import erased
 
 Row = TypeVar("Row", bound=Model)
 
@@ -71,7 +73,8 @@ def interrupted(facts: Mapping[str, Any]) -> ExchangeRows:
 
 
 def store(batch: Sequence[ExchangeRows]) -> None:
-    """Stores all rows of the batch in one transaction; what is stored already stays as it is.
+    """Stores all rows of the batch in one transaction; what is stored already stays as it is. What belongs to a
+    conversation that was deleted meanwhile lands without texts, as its siblings are.
 
     Raises Django's DatabaseError, or what a value that no column can hold makes of itself.
     """
@@ -83,10 +86,30 @@ def store(batch: Sequence[ExchangeRows]) -> None:
                 rows.new_conversation.updated_at = max(rows.new_conversation.updated_at, rows.interaction.created_at)
                 conversations.append(rows.new_conversation)
         inserts.insert(Conversation, conversations)
+        batch = _without_deleted(batch)
         inserts.insert(Interaction, [rows.interaction for rows in batch])
         inserts.insert(Attempt, [attempt for rows in batch for attempt in rows.attempts])
-        for conversation_id, moment in _touched(batch).items():
-            Conversation.objects.filter(id=conversation_id, updated_at__lt=moment).update(updated_at=moment)
+
+
+def _without_deleted(batch: Sequence[ExchangeRows]) -> Sequence[ExchangeRows]:
+    """Touches the conversations that go on, and erases what belongs to those that are there no more.
+
+    The touched rows stay locked until the end of the transaction: `services.delete_conversation` takes the same lock
+    first, and so either sees the new rows or is seen here.
+    """
+    deleted = set()
+    for conversation_id, moment in _touched(batch).items():
+        later = Greatest("updated_at", Value(moment, output_field=DateTimeField()))
+        if not Conversation.objects.filter(id=conversation_id).update(updated_at=later):
+            deleted.add(conversation_id)
+    if not deleted:
+        return batch
+    return [_erased(rows) if rows.interaction.conversation_id in deleted else rows for rows in batch]
+
+
+def _erased(rows: ExchangeRows) -> ExchangeRows:
+    interaction, attempts = erased(rows.interaction, rows.attempts)
+    return ExchangeRows(interaction=interaction, attempts=attempts)
 
 
 def _touched(batch: Iterable[ExchangeRows]) -> dict[UUID, datetime]:

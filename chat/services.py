@@ -11,20 +11,8 @@ from django.db.models import Avg, Count, Q
 from django.utils import timezone
 
 from chat.models import Attempt, Conversation, Status
+from chat.privacy import ERASED, ERASED_ATTEMPT
 from llmchat.lib.uuid7 import floor_at
-
-#: What an erased interaction no longer holds.
-_ERASED = {
-    "prompt": "",
-    "system_prompt": "",
-    "messages": [],
-    "parameters": {},
-    "response": "",
-    "reasoning": "",
-    "tool_calls": [],
-    "metadata": {},
-    "error_message": "",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +28,12 @@ class RecentAttempts:
 
 def delete_conversation(conversation: Conversation) -> int:
     """Deletes a thread and erases the texts of its interactions; tokens, cost and timings stay. Returns how many
-    interactions were erased."""
+    interactions were erased. An answer that is on its way is erased when it is stored."""
     with transaction.atomic():
-        # A provider's error may quote the prompt.
-        Attempt.objects.filter(interaction__conversation=conversation).update(error_message="")
-        erased = conversation.interactions.update(erased_at=timezone.now(), conversation=None, **_ERASED)
+        # Whoever stores a row of it at this moment has locked it: that row is seen from here on.
+        Conversation.objects.select_for_update().filter(id=conversation.id).first()
+        Attempt.objects.filter(interaction__conversation=conversation).update(**ERASED_ATTEMPT)
+        erased = conversation.interactions.update(erased_at=timezone.now(), conversation=None, **ERASED)
         conversation.delete()
     return erased
 

@@ -82,7 +82,8 @@ async def test_a_slow_reader_keeps_text_and_not_pieces():
     events = Broadcast(ahead=2)
     slow, quick = events.join(), events.join()
     odd = TextDelta("x", logprobs={"content": []})
-    for event in (*[ReasoningDelta("hm")] * 5, *[ONE] * 500, odd, *[TWO] * 9):
+    said: tuple[Event, ...] = (*[ReasoningDelta("hm")] * 5, *[ONE] * 500, odd, *[TWO] * 9)
+    for event in said:
         events.put(event)
         await quick.get()
         assert len(slow) < 10

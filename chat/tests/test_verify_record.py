@@ -422,6 +422,13 @@ def test_a_provider_may_report_what_it_likes(row) -> None:
     assert found() == []
 
 
+def test_a_conversation_that_was_deleted_is_named_by_nothing(row) -> None:
+    gone = row.conversation_id
+    Conversation.objects.all().delete()
+    only(row).update(conversation_id=gone)
+    assert found() == [("conversations", row.id, f"its conversation {gone} is not on record")]
+
+
 def test_a_conversation_is_its_interactions_own(row) -> None:
     other = ConversationFactory.create(user_id="eve", updated_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
     only(row).update(conversation=other)
