@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 from chat.fields import EncryptedJSONField, EncryptedTextField
@@ -24,14 +25,19 @@ class Conversation(models.Model):
     """A thread of interactions of one user of an organization; its history goes into each next prompt."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="conversations")
+    organization = models.ForeignKey(
+        "accounts.Organization", on_delete=models.PROTECT, related_name="conversations", db_index=False
+    )
     user_id = models.CharField("user", max_length=128, help_text="The caller's own name for its user.")
     title = EncryptedTextField(blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["organization", "-id"], name="conversation_by_org")]
+        indexes: ClassVar = [
+            models.Index(fields=["organization", "-id"], name="conversation_by_org"),
+            models.Index(fields=["organization", "user_id", "-id"], name="conversation_by_user"),
+        ]
         ordering: ClassVar = ["-id"]
 
     def __str__(self) -> str:
@@ -44,6 +50,9 @@ class Interaction(models.Model):
     `id` is a UUIDv7 made when the request was accepted: the primary key is the order of time. Times are milliseconds
     from that moment. Tokens are ours (input includes cached, output includes reasoning); NULL means not known. `cost`
     is frozen with the price version that made it; NULL means that no price was known, never free.
+
+    On PostgreSQL the table is partitioned (`chat.partitions`). Its references have no constraints: `verify_record`
+    proves them. An index is here because a query needs it: at size each costs as much as a tenth of the row.
     """
 
     class Endpoint(models.TextChoices):
@@ -51,17 +60,30 @@ class Interaction(models.Model):
         COMPLETIONS = "completions", "/v1/chat/completions"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    organization = models.ForeignKey("accounts.Organization", on_delete=models.PROTECT, related_name="interactions")
+    organization = models.ForeignKey(
+        "accounts.Organization",
+        on_delete=models.PROTECT,
+        related_name="interactions",
+        db_constraint=False,
+        db_index=False,
+    )
+    # Which key it was stays a fact when the key is gone.
     api_key = models.ForeignKey(
         "accounts.APIKey",
+        on_delete=models.DO_NOTHING,
+        null=True,
+        related_name="interactions",
+        db_constraint=False,
+        db_index=False,
+        verbose_name="API key",
+    )
+    conversation = models.ForeignKey(
+        Conversation,
         on_delete=models.SET_NULL,
         null=True,
         related_name="interactions",
         db_constraint=False,
-        verbose_name="API key",
-    )
-    conversation = models.ForeignKey(
-        Conversation, on_delete=models.SET_NULL, null=True, related_name="interactions", db_constraint=False
+        db_index=False,
     )
     user_id = models.CharField("user", max_length=128, help_text="The caller's own name for its user.")
     plan = models.CharField(max_length=32, help_text="The organization's plan at that moment.")
@@ -118,8 +140,11 @@ class Interaction(models.Model):
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [
             models.Index(fields=["organization", "-id"], name="interaction_by_org"),
-            models.Index(fields=["conversation", "id"], name="interaction_by_conv"),
+            models.Index(
+                fields=["conversation", "id"], name="interaction_by_conv", condition=Q(conversation__isnull=False)
+            ),
             models.Index(fields=["organization", "user_id", "-id"], name="interaction_by_user"),
+            models.Index(fields=["request_id"], name="interaction_by_request", condition=Q(request_id__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -133,10 +158,16 @@ class Interaction(models.Model):
 
 
 class Attempt(models.Model):
-    """One call to a provider on behalf of an interaction: retries and fallbacks are attempts of their own."""
+    """One call to a provider on behalf of an interaction: retries and fallbacks are attempts of their own.
+
+    On PostgreSQL the table is partitioned by `interaction`, so that an interaction and its attempts go together, and
+    `attempt_once` is its only index: look for attempts by their interaction, never by `id`.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    interaction = models.ForeignKey(Interaction, on_delete=models.CASCADE, related_name="attempts")
+    interaction = models.ForeignKey(
+        Interaction, on_delete=models.CASCADE, related_name="attempts", db_constraint=False, db_index=False
+    )
     number = models.PositiveSmallIntegerField(help_text="1 for the first call.")
     provider = models.CharField(max_length=64)
     model = models.CharField(max_length=256, help_text="The provider's own name for the model.")
@@ -155,8 +186,14 @@ class Attempt(models.Model):
     cache_write_tokens = models.PositiveIntegerField(null=True)
     reasoning_tokens = models.PositiveIntegerField(null=True)
     usage_estimated = models.BooleanField(default=False)
+    # Only a price that is not in force yet can be deleted: it has priced nothing.
     price = models.ForeignKey(
-        "providers.Price", on_delete=models.PROTECT, null=True, related_name="+", db_constraint=False
+        "providers.Price",
+        on_delete=models.DO_NOTHING,
+        null=True,
+        related_name="+",
+        db_constraint=False,
+        db_index=False,
     )
     cost = models.DecimalField("cost (USD)", max_digits=20, decimal_places=12, null=True)
     cost_reported = models.BooleanField(default=False, help_text="The provider itself named the cost.")

@@ -17,6 +17,7 @@ from django.db.models.functions import Cast
 
 from chat.encryption import open_text, ring
 from chat.fields import EncryptedJSONField, EncryptedTextField
+from chat.models import Attempt
 from llmchat.lib.encryption import MARK, KeyRing, Undecryptable
 
 #: Rows in one transaction: on SQLite, everybody else's writes wait for it.
@@ -24,15 +25,23 @@ BATCH: Final = 100
 
 _STORED: Final = "stored_"
 
+#: The columns by whose index the rows of a model are walked through, the first a UUIDv7.
+Position = tuple[str, ...]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """What one batch came to. `changed`: rows, or with a dry run those that would be; `unreadable`: rows with a value
-    that no key opens, which stays as it is; `last_id`: the row up to which all are done."""
+    that no key opens, which stays as it is; `last`: the position up to which all are done, its `last_id` first."""
 
     changed: int
     unreadable: int
-    last_id: UUID
+    last: tuple[Any, ...]
+
+    @property
+    def last_id(self) -> UUID:
+        identifier: UUID = self.last[0]
+        return identifier
 
 
 def models_with_texts() -> list[type[models.Model]]:
@@ -41,33 +50,47 @@ def models_with_texts() -> list[type[models.Model]]:
 
 
 def rekey(model: type[models.Model], *, opening: KeyRing, dry_run: bool = False) -> Generator[Step, None, None]:
-    """Works through the rows in order of id. `opening`: the keys to read with; written is with the settings' ring."""
-    last: UUID | None = None
+    """Works through the rows in order of time. `opening`: the keys to read with; written is with the settings' ring."""
+    last: tuple[Any, ...] = ()
     while step := _batch(model, opening=opening, after=last, dry_run=dry_run):
         yield step
-        last = step.last_id
+        last = step.last
 
 
 @transaction.atomic
-def _batch(model: type[models.Model], *, opening: KeyRing, after: UUID | None, dry_run: bool) -> Step | None:
+def _batch(model: type[models.Model], *, opening: KeyRing, after: tuple[Any, ...], dry_run: bool) -> Step | None:
     fields = _fields(model)
     stored = {f"{_STORED}{field.name}": Cast(field.name, models.TextField()) for field in fields}
-    rows = models.QuerySet(model).annotate(**stored).filter(_pending(fields)).order_by("pk")
-    if after is not None:
-        rows = rows.filter(pk__gt=after)
+    position = _position(model)
+    rows = models.QuerySet(model).annotate(**stored).filter(_pending(fields)).order_by(*position)
+    if after:
+        rows = rows.filter(_beyond(position, after))
     if not dry_run:
         # Lest a text that is erased between reading and writing comes back.
         rows = rows.select_for_update()
-    changed, unreadable, last = 0, 0, None
-    for row in rows.values("pk", *stored)[:BATCH]:
-        last = row["pk"]
+    changed, unreadable, last = 0, 0, after
+    for row in rows.values(*position, *stored)[:BATCH]:
+        last = tuple(row[column] for column in position)
         values, failed = _opened(row, fields, opening=opening)
         unreadable += failed
         if values:
             changed += 1
             if not dry_run:
-                models.QuerySet(model).filter(pk=last).update(**values)
-    return Step(changed=changed, unreadable=unreadable, last_id=last) if last is not None else None
+                models.QuerySet(model).filter(**dict(zip(position, last, strict=True))).update(**values)
+    return Step(changed=changed, unreadable=unreadable, last=last) if last != after else None
+
+
+def _position(model: type[models.Model]) -> Position:
+    # Attempts have no index by their own ids.
+    return ("interaction_id", "number") if model is Attempt else ("pk",)
+
+
+def _beyond(position: Position, last: tuple[Any, ...]) -> Q:
+    first, *rest = position
+    if not rest:
+        return Q(**{f"{first}__gt": last[0]})
+    # The first condition is what the index is entered by.
+    return Q(**{f"{first}__gte": last[0]}) & (Q(**{f"{first}__gt": last[0]}) | Q(**{f"{rest[0]}__gt": last[1]}))
 
 
 def _fields(model: type[models.Model]) -> list[EncryptedTextField | EncryptedJSONField]:

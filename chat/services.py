@@ -39,12 +39,12 @@ def delete_conversation(conversation: Conversation) -> int:
 
 
 def recent_attempts(*, window: dt.timedelta = dt.timedelta(hours=1)) -> Iterable[RecentAttempts]:
-    """Attempts of the last `window` by provider and model. The caller's own faults and cancellations are no failures of
-    the provider's."""
+    """Attempts for the interactions of the last `window` by provider and model. The caller's own faults and
+    cancellations are no failures of the provider's."""
     succeeded = Q(status=Status.SUCCEEDED)
     failed = Q(status=Status.FAILED) & ~Q(upstream_status__in=(400, 404, 413, 422))
     rows = (
-        Attempt.objects.filter(id__gte=floor_at(timezone.now() - window))
+        Attempt.objects.filter(interaction_id__gte=floor_at(timezone.now() - window))
         .values("provider", "model")
         .annotate(
             good=Count("id", filter=succeeded),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from chat import idempotency, services
+from chat import idempotency, partitions, services
 from providers import health
 
 
@@ -19,3 +19,9 @@ def refresh_health() -> None:
 def purge_idempotency() -> None:
     """Forgets request ids that have stood for their answers long enough."""
     idempotency.purge()
+
+
+@shared_task(name="chat.tasks.make_partitions", ignore_result=True)
+def make_partitions() -> None:
+    """Makes the record's partitions ahead of time, on PostgreSQL."""
+    partitions.make()

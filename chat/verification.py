@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Left
 
+from accounts.models import Organization
 from chat import invariants, journal, recovery
 from chat.invariants import Exchange, Finding, Rule
 from chat.models import Attempt, Interaction, QuarantinedExchange, Status
@@ -178,6 +179,13 @@ def _orphans(window: Window) -> Iterator[Finding]:
         yield identifier, f"its interaction {interaction} is not on record"
 
 
+def _without_organization(window: Window) -> Iterator[Finding]:
+    owners = Organization.objects.filter(id=OuterRef("organization_id"))
+    rows = Interaction.objects.filter(window.of("id"), ~Exists(owners)).order_by("id")
+    for identifier, organization in rows.values_list("id", "organization_id").iterator():
+        yield identifier, f"its organization {organization} does not exist"
+
+
 def _lost_answers(window: Window) -> Iterator[Finding]:
     """Successes with no answer, although pieces of one came. Only where nobody can have wanted them not to be kept: an
     organization with a switch of its own may have had it off at the time."""
@@ -257,6 +265,7 @@ def _journals() -> list[Path]:
 INVARIANTS: Final = (
     Invariant("ids", "ids are UUIDv7 of their row's moment", "interactions", invariants.ids),
     Invariant("orphans", "every attempt has its interaction", "attempts", search=_orphans),
+    Invariant("tenants", "every interaction has its organization", "interactions", search=_without_organization),
     Invariant("numbers", "attempts are numbered from 1 without gaps", "interactions", invariants.numbers),
     Invariant("endings", "status, finish reason, error and last attempt agree", "interactions", invariants.endings),
     Invariant("answers", "a success keeps the answer that came", "interactions", search=_lost_answers),

@@ -403,6 +403,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600,
         "options": {"expires": 3600},
     },
+    "make-partitions": {"task": "chat.tasks.make_partitions", "schedule": 3600, "options": {"expires": 3600}},
 }
 
 # --- Logs ----------------------------------------------------------------------------------------------------------

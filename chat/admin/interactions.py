@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 from django.forms.models import model_to_dict
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
@@ -25,6 +26,10 @@ from chat.admin import exchange, filters, formats
 from chat.admin.listing import ReadOnly, RecordChangeList
 from chat.fields import start_of
 from chat.models import Attempt, Interaction
+from llmchat.lib.uuid7 import floor_at, moment_of
+
+#: Between a request's id and its interaction's, whatever made the former.
+_AROUND = dt.timedelta(hours=1)
 
 ENCRYPTED_SEARCH = "User, id, request id. Texts are encrypted: no search in them"
 
@@ -104,7 +109,15 @@ class InteractionAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
             rows = queryset.filter(**{column: identifier})
             if rows.exists():
                 return rows, False
-        return queryset.filter(Q(trace_id=search_term.strip()) | Q(request_id=search_term.strip())), False
+        named = queryset.filter(request_id=search_term.strip())
+        if named.exists():
+            return named, False
+        rows = queryset.filter(trace_id=search_term.strip())
+        if identifier.version == 7:
+            # Made when the request came in, about as its interaction's: the primary key narrows it down.
+            moment = moment_of(identifier)
+            rows = rows.filter(id__gte=floor_at(moment - _AROUND), id__lt=floor_at(moment + _AROUND))
+        return rows, False
 
     # --- The list's columns ----------------------------------------------------------------------------------------
     @display(description="Time (UTC)")

@@ -155,9 +155,9 @@ def test_what_the_database_refuses_is_refused_and_its_neighbours_are_stored(owne
 
 
 def test_an_organization_that_is_not_there_is_refused(owner) -> None:
-    row = InteractionFactory.build(organization=OrganizationFactory.build(plan=owner.organization.plan), attempt=None)
+    row = ConversationFactory.build(organization=OrganizationFactory.build(plan=owner.organization.plan))
     with pytest.raises(DatabaseError), transaction.atomic():
-        inserts.insert(Interaction, [row])
+        inserts.insert(Conversation, [row])
 
 
 @pytest.mark.parametrize(

@@ -383,6 +383,12 @@ def test_an_attempt_without_its_interaction_is_named() -> None:
     assert ("orphans", attempt.id, f"its interaction {interaction.id} is not on record") in breaches
 
 
+def test_an_interaction_without_its_organization_is_named(row) -> None:
+    nobody = uuid7()
+    only(row).update(organization_id=nobody)
+    assert ("tenants", row.id, f"its organization {nobody} does not exist") in found()
+
+
 def test_moments_are_those_of_the_ids(row) -> None:
     moment = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     only(row).update(created_at=moment)

@@ -97,6 +97,7 @@ def _when_ready(ready: Ready) -> Callable[[Any], None]:
     def start(_consumer: Any) -> None:
         # The clock waits a whole period before its first tick; what a newcomer sees should not.
         app.send_task("chat.tasks.refresh_health", expires=settings.HEALTH_REFRESH_SECONDS)
+        app.send_task("chat.tasks.make_partitions", expires=settings.HEALTH_REFRESH_SECONDS)
         ready()
 
     return start
