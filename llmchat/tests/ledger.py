@@ -18,7 +18,7 @@ from uuid import UUID
 
 import psycopg
 
-from llmchat.tests.load import Call
+from llmchat.tests.calls import Call
 from llmchat.tests.mock_upstream import UpstreamCall
 from llmchat.tests.servers import LiveServer
 from llmchat.tests.waiting import PATIENCE
@@ -29,6 +29,8 @@ _POLL_SECONDS = 0.5
 
 _INTERACTIONS = "SELECT id, prompt, status, response, usage_estimated, output_tokens FROM chat_interaction ORDER BY id"
 _ATTEMPTS = "SELECT id, interaction_id, number, status, error_code FROM chat_attempt ORDER BY id"
+
+_QUARANTINE = "SELECT reason FROM chat_quarantinedexchange ORDER BY id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +124,13 @@ def compare(
     for orphan in attempts_of.keys() - by_id.keys():
         report.differences.append(f"attempts of {orphan}, of which there is no interaction")
     _compare_calls(report, upstream_calls, interaction_rows, attempts_of)
-    _check_interactions(report, interaction_rows, attempts_of)
+    _check_interactions(report, interaction_rows, attempts_of, {call.prompt for call in client_calls if call.tries > 1})
+    prompts = {row.prompt for row in interaction_rows}
     for call in client_calls:
         if call.ending == "done":
             _compare_answer(report, call, by_id)
+        elif call.status == 200 and call.prompt not in prompts:
+            report.differences.append(f"{_short(call.prompt)}: was told 200, is not on record")
     return report
 
 
@@ -155,12 +160,18 @@ def _compare_calls(
 
 
 def _check_interactions(
-    report: Report, interaction_rows: Sequence[InteractionRow], attempts_of: dict[UUID, list[AttemptRow]]
+    report: Report,
+    interaction_rows: Sequence[InteractionRow],
+    attempts_of: dict[UUID, list[AttemptRow]],
+    retried: set[str],
 ) -> None:
-    """One interaction for a request, and none that succeeded by nothing."""
+    """One interaction for a request, or one success at most for one that was sent again; none succeeded by nothing."""
     for prompt, count in Counter(row.prompt for row in interaction_rows).items():
-        if count > 1:
+        if count > 1 and prompt not in retried:
             report.differences.append(f"{_short(prompt)}: {count} interactions")
+    for prompt, count in Counter(row.prompt for row in interaction_rows if row.status == "succeeded").items():
+        if count > 1 and prompt in retried:
+            report.differences.append(f"{_short(prompt)}: {count} successes of one idempotency key")
     for row in interaction_rows:
         mine = attempts_of.get(row.id, [])
         succeeded = sum(attempt.status == "succeeded" for attempt in mine)
@@ -183,7 +194,9 @@ def _compare_answer(report: Report, call: Call, by_id: dict[UUID, InteractionRow
 
 def audit(server: LiveServer, *, upstream: Callable[[], Sequence[UpstreamCall]], clients: Iterable[Call]) -> Report:
     """The books as they are now. They can only agree while no call is under way."""
-    return compare(upstream(), clients, interactions(server), attempts(server))
+    report = compare(upstream(), clients, interactions(server), attempts(server))
+    report.differences += [f"in quarantine: {reason}" for (reason,) in _rows(server, _QUARANTINE)]
+    return report
 
 
 def settled(

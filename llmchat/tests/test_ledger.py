@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
+from llmchat.tests.calls import Call
 from llmchat.tests.ledger import AttemptRow, InteractionRow, compare
-from llmchat.tests.load import Call, Ending
 from llmchat.tests.mock_upstream import UpstreamCall
 
 FIRST, SECOND = UUID(int=1), UUID(int=2)
@@ -18,8 +18,8 @@ def heard(prompt: str = "a") -> UpstreamCall:
     return UpstreamCall(number=1, prompt=prompt, streamed=True, ended="finished", chunks=3)
 
 
-def told(*, id_: UUID = FIRST, prompt: str = "a", text: str = "yes", ending: Ending = "done") -> Call:
-    return Call(0, prompt, False, 0.0, status=200, ending=ending, id=str(id_), text=text)
+def told(*, id_: UUID = FIRST, prompt: str = "a", text: str = "yes") -> Call:
+    return Call(0, prompt, False, 0.0, status=200, ending="done", id=str(id_), text=text)
 
 
 def interaction(id_: UUID = FIRST, *, prompt: str = "a", status: str = "succeeded") -> InteractionRow:
@@ -82,10 +82,9 @@ def test_answer_with_another_text_than_the_one_on_record_is_a_difference() -> No
     assert report.differences == [f"a: answered as {FIRST}, whose texts are others"]
 
 
-def test_call_without_a_good_end_promises_nothing() -> None:
-    endings: list[Ending] = ["cut", "error", "abandoned"]
-    report = compare([], [told(ending=ending) for ending in endings], [], [])
-    assert report.differences == []
+def test_call_that_was_told_nothing_or_an_error_promises_nothing() -> None:
+    calls = [Call(0, "a", False, 0.0, status=None, ending="cut"), Call(0, "b", False, 0.0, status=503, ending="error")]
+    assert compare([], calls, [], []).differences == []
 
 
 def test_two_interactions_for_one_request_are_a_difference() -> None:
@@ -107,3 +106,22 @@ def test_attempt_without_an_interaction_is_a_difference() -> None:
 def test_gap_in_the_numbers_of_attempts_is_a_difference() -> None:
     report = compare([heard()], [told()], [interaction()], [attempt(number=2)])
     assert report.differences == [f"{FIRST} (a) has attempts out of order"]
+
+
+def test_call_that_was_told_200_and_then_cut_is_to_be_on_record() -> None:
+    cut = Call(0, "a", True, 0.0, status=200, ending="cut")
+    assert compare([], [cut], [], []).differences == ["a: was told 200, is not on record"]
+    row = interaction(status="interrupted")
+    assert compare([heard()], [cut], [row], [attempt(status="interrupted")]).differences == []
+
+
+def test_call_that_was_sent_again_may_have_failed_before_but_succeeds_once() -> None:
+    again = told(id_=SECOND)
+    again.is_keyed, again.tries = True, 2
+    calls = [heard(), heard()]
+    attempts = [attempt(status="interrupted"), attempt(OTHER, of=SECOND)]
+    rows = [interaction(status="interrupted"), interaction(SECOND)]
+    assert compare(calls, [again], rows, attempts).differences == []
+    rows = [interaction(), interaction(SECOND)]
+    attempts = [attempt(), attempt(OTHER, of=SECOND)]
+    assert compare(calls, [again], rows, attempts).differences == ["a: 2 successes of one idempotency key"]

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from llmchat.tests import ledger
+from llmchat.tests.calls import Call
 from llmchat.tests.ledger import Report
-from llmchat.tests.load import Call, Load
+from llmchat.tests.load import Load
 from llmchat.tests.mock_upstream import MockUpstream, UpstreamCall
 from llmchat.tests.servers import LiveServer
 from llmchat.tests.waiting import eventually
@@ -56,12 +57,16 @@ class Stage:
         return report
 
     def close_the_books(self, calls: Iterable[Call]) -> None:
-        """Nothing is missing, nothing twice, and it stays so; an orderly end leaves nothing behind."""
+        """Nothing is missing, nothing twice, and it stays so; an orderly end leaves nothing behind; the product's own
+        proof of its record agrees. No key was refused meanwhile: trouble of ours is nobody's wrong key."""
         calls = list(calls)
         assert self.settled(calls).differences == []
+        assert [call.prompt for call in calls if call.status == 401] == []
         assert self.server.stop() == 0, self.server.log_tail()
         assert ledger.audit(self.server, upstream=self.upstream.calls, clients=calls).differences == []
         assert self.left_in_journal() == []
+        # Raises what it says, if it ends with anything but 0.
+        self.tell(self.server.manage("verify_record").splitlines()[-1])
 
     def left_in_journal(self) -> list[str]:
         """What stands in the journal's directory, with sizes in bytes."""

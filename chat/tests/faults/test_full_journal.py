@@ -14,7 +14,8 @@ import pytest
 
 from chat.tests.faults.conftest import SetStage
 from chat.tests.faults.stage import Stage, wait_for_answers
-from llmchat.tests.load import Call, Load
+from llmchat.tests.calls import Call
+from llmchat.tests.load import Load
 from llmchat.tests.servers import PostgreSQL
 from llmchat.tests.waiting import eventually
 

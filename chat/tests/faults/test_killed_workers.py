@@ -10,6 +10,7 @@ import pytest
 
 from chat.tests.faults.conftest import SetStage
 from chat.tests.faults.stage import wait_for_answers
+from llmchat.tests.load import MIXED
 from llmchat.tests.servers import PostgreSQL
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
@@ -21,7 +22,7 @@ def test_killed_workers_leave_every_call_on_record_once(
     stage = set_stage(workers=2, postgresql=either_database)
     chance = random.Random(1)
     kills = fault_rounds(50)
-    with stage.load(connections=16) as load:
+    with stage.load(connections=16, **MIXED) as load:
         for _ in range(kills):
             wait_for_answers(load, chance.randint(1, 60))
             stage.end_worker(chance.choice(stage.web_workers()), signal.SIGKILL)
@@ -37,7 +38,7 @@ def test_killed_server_leaves_every_call_on_record_once(
 ) -> None:
     stage = set_stage(workers=2, postgresql=either_database)
     kills = max(2, fault_rounds(10))
-    with stage.load(connections=16) as load:
+    with stage.load(connections=16, **MIXED) as load:
         for _ in range(kills):
             wait_for_answers(load, 20)
             stage.server.kill()

@@ -12,7 +12,7 @@ import pytest
 from chat.tests.faults.conftest import SetStage
 from chat.tests.faults.stage import Stage, wait_for_answers
 from llmchat.tests import ledger
-from llmchat.tests.load import Load
+from llmchat.tests.load import MIXED, Load
 from llmchat.tests.servers import PostgreSQL
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
@@ -23,7 +23,7 @@ def test_workers_that_are_told_to_stop_finish_what_they_accepted(
 ) -> None:
     stage = set_stage(workers=2, postgresql=either_database)
     rounds = fault_rounds(20)
-    with stage.load(connections=16) as load:
+    with stage.load(connections=16, **MIXED) as load:
         for _ in range(rounds):
             for worker in stage.web_workers():
                 wait_for_answers(load, 10)
@@ -40,7 +40,7 @@ def test_server_that_is_told_to_stop_finishes_what_it_accepted(
 ) -> None:
     stage = set_stage(workers=2, postgresql=either_database)
     rounds = fault_rounds(10)
-    with stage.load(connections=16) as load:
+    with stage.load(connections=16, **MIXED) as load:
         for _ in range(rounds):
             wait_for_answers(load, 40)
             assert stage.server.stop() == 0, stage.server.log_tail()
@@ -59,7 +59,7 @@ def test_server_that_ends_while_a_killed_worker_is_replaced_leaves_nothing_behin
     stage = set_stage(workers=2, postgresql=either_database)
     chance = random.Random(1)
     rounds = max(3, fault_rounds(20))
-    with stage.load(connections=16) as load:
+    with stage.load(connections=16, **MIXED) as load:
         for _ in range(rounds):
             wait_for_answers(load, 20)
             stage.end_worker(chance.choice(stage.web_workers()), signal.SIGKILL)
