@@ -8,7 +8,6 @@ from uuid import UUID
 from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from accounts.permissions import principal_of
 from chat import payloads, queries, schema, services
@@ -17,6 +16,7 @@ from chat.queries import Row
 from chat.serializers import InteractionFilterSerializer, PageSerializer
 from llmchat.lib.envelope import APIError
 from llmchat.lib.fields import KnownFieldsSerializer
+from llmchat.lib.views import ViewSet
 
 
 class InteractionViewSet(ViewSet):

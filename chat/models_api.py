@@ -7,13 +7,13 @@ from typing import Any
 from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.viewsets import ViewSet
 
 from accounts.permissions import is_model_allowed, principal_of
 from accounts.principals import Principal
 from chat import payloads, schema
 from chat.errors import as_api_error
 from llmchat.lib.envelope import APIError
+from llmchat.lib.views import ViewSet
 from providers import catalogue, health
 from providers.catalogue import ResolvedModel, Snapshot
 from providers.errors import ProviderError
