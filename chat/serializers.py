@@ -189,7 +189,7 @@ class StreamOptionsSerializer(serializers.Serializer[Any]):
 
 
 @extend_schema_serializer(component_name="Completion")
-class CompletionRequestSerializer(fields.RuledSerializer):
+class CompletionRequestSerializer(fields.OpenSerializer):
     """OpenAI's call. What is not declared here is passed through to the provider as it is."""
 
     rules = {"additionalProperties": True, "properties": {"messages": _ONE_OF_OTHER_ROLE}}
@@ -220,7 +220,6 @@ class CompletionRequestSerializer(fields.RuledSerializer):
         _check_length(messages)
         known = {name: value for name, value in attrs.items() if value is not None}
         known["messages"] = messages
-        known["extra"] = {name: value for name, value in self.initial_data.items() if name not in self.fields}
         return known
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.http import HttpResponseBase
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from accounts.permissions import principal_of
 from chat import engine, payloads, streaming
@@ -22,8 +19,13 @@ from chat.serializers import (
 from llmchat.lib import request_id
 from llmchat.lib.async_views import AsyncViewSet
 from llmchat.lib.envelope import APIError
+from llmchat.lib.prepared import prepared
+from llmchat.lib.rendering import json_response
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+
+_native = prepared(ChatRequestSerializer)
+_completion = prepared(CompletionRequestSerializer)
 
 
 class ChatViewSet(AsyncViewSet):
@@ -40,7 +42,7 @@ class ChatViewSet(AsyncViewSet):
         return await self._answer(request, stream=True)
 
     async def _answer(self, request: Request, *, stream: bool | None) -> HttpResponseBase:
-        data = _validated(ChatRequestSerializer, request)
+        data = _native(request.data)
         call = Call(
             principal=principal_of(request),
             endpoint=Interaction.Endpoint.CHAT,
@@ -58,7 +60,7 @@ class ChatViewSet(AsyncViewSet):
         reading = await engine.accept(call)
         if call.stream:
             return await streaming.native(reading)
-        return Response(payloads.native_answer(await reading.whole()), headers=dict(reading.headers))
+        return json_response(payloads.native_answer(await reading.whole()), headers=reading.headers)
 
 
 class CompletionsViewSet(AsyncViewSet):
@@ -68,7 +70,7 @@ class CompletionsViewSet(AsyncViewSet):
 
     @COMPLETIONS
     async def create(self, request: Request) -> HttpResponseBase:
-        data = _validated(CompletionRequestSerializer, request)
+        data = _completion(request.data)
         call = Call(
             principal=principal_of(request),
             endpoint=Interaction.Endpoint.COMPLETIONS,
@@ -86,18 +88,11 @@ class CompletionsViewSet(AsyncViewSet):
             include_usage = data.get("stream_options", {}).get("include_usage", False)
             return await streaming.completions(reading, include_usage=include_usage)
         body = payloads.completion(await reading.whole(), logprobs=reading.logprobs, extra=reading.extra)
-        return Response(body, headers=dict(reading.headers))
-
-
-def _validated(serializer_class: Any, request: Request) -> dict[str, Any]:
-    serializer = serializer_class(data=request.data)
-    serializer.is_valid(raise_exception=True)
-    validated: dict[str, Any] = serializer.validated_data
-    return validated
+        return json_response(body, headers=reading.headers)
 
 
 def _caller_request_id(request: Request, in_body: str | None) -> str | None:
-    in_header = request.headers.get(IDEMPOTENCY_KEY)
+    in_header: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if in_header is None:
         return in_body
     if not 1 <= len(in_header) <= 128 or not in_header.isprintable():

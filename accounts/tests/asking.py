@@ -65,7 +65,7 @@ def _headers(keywords: dict[str, str]) -> dict[str, str]:
 
 
 def _rendered(response: Any) -> HttpResponseBase:
-    rendered: HttpResponseBase = response.render()
+    rendered: HttpResponseBase = response.render() if hasattr(response, "render") else response
     return rendered
 
 

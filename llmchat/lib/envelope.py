@@ -60,6 +60,8 @@ class APIError(Exception):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+        if status == 401:
+            self.headers.setdefault("WWW-Authenticate", 'Bearer realm="llmchat"')
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
@@ -136,16 +138,15 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response:
     headers = dict(problem.headers)
     if isinstance(error, exceptions.APIException) and (header := getattr(error, "auth_header", None)):
         headers["WWW-Authenticate"] = header
-    elif problem.status == 401:
-        headers.setdefault("WWW-Authenticate", 'Bearer realm="llmchat"')
     return Response(problem.body(), status=problem.status, headers=headers)
 
 
 def as_http_response(problem: APIError) -> HttpResponse:
     """The same outside of DRF's views."""
-    return HttpResponse(
-        orjson.dumps(problem.body()), status=problem.status, content_type="application/json", headers=problem.headers
-    )
+    body = orjson.dumps(problem.body())
+    # Its length is said here: of a refusal by one of Django's middlewares, none further out would.
+    headers = {**problem.headers, "Content-Length": str(len(body))}
+    return HttpResponse(body, status=problem.status, content_type="application/json", headers=headers)
 
 
 class ErrorPages:

@@ -15,6 +15,9 @@ from rest_framework import serializers
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+#: Where a validated `OpenSerializer` keeps what it does not declare.
+OTHERS: Final = "extra"
+
 
 class Text(serializers.CharField):
     """A JSON string, kept as it is. `single_line=True` refuses control characters."""
@@ -150,3 +153,12 @@ class KnownFieldsSerializer(RuledSerializer):
                 {str(name)[:64]: f"This field is not known. Known fields: {known}." for name in unknown[:5]}
             )
         return super().to_internal_value(data)
+
+
+class OpenSerializer(RuledSerializer):
+    """A serializer that keeps fields it does not declare, as they are, under `OTHERS`."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        value = super().to_internal_value(data)
+        value[OTHERS] = {name: inner for name, inner in data.items() if name not in self.fields}
+        return value

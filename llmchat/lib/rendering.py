@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import orjson
 from django.core.validators import ProhibitNullCharactersValidator
+from django.http import HttpResponse
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
@@ -39,6 +40,19 @@ class StrictJSONParser(BaseParser):
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         return parse_object(stream.read())
+
+
+def json_response(data: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """An answer of JSON; None is an answer without a body. `headers`: further ones."""
+    response = HttpResponse(
+        b"" if data is None else orjson.dumps(data), status=status, content_type=OrjsonRenderer.media_type
+    )
+    for name, value in (headers or {}).items():
+        if name.lower() != "content-type":
+            response.headers[name] = value
+    if data is None:
+        del response.headers["Content-Type"]
+    return response
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
