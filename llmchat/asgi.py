@@ -1,6 +1,7 @@
-"""The ASGI application, from the outside in: a line in the log, bounds on bodies, static files, Django.
+"""The ASGI application, from the outside in: a line in the log, the lean handler of the data plane; behind it, for
+everything else, static files, bounds on bodies and Django's own handler with its middlewares.
 
-`manage.py serve` runs it. The data plane's own handler will stand before Django's, in `_route`.
+`manage.py serve` runs it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from django.urls import get_resolver  # noqa: E402
 from chat import durability, engine  # noqa: E402
 from llmchat.lib import lifecycle  # noqa: E402
 from llmchat.lib.asgi import Receive, Scope, Send  # noqa: E402
-from llmchat.lib.body_limit import BodyLimit  # noqa: E402
+from llmchat.lib.body_limit import BodyLimit, Bounds  # noqa: E402
+from llmchat.lib.lean import LeanHandler  # noqa: E402
 from llmchat.lib.request_log import RequestLog  # noqa: E402
 from llmchat.lib.static import with_static_files  # noqa: E402
 from providers import registry  # noqa: E402
@@ -52,12 +54,20 @@ lifecycle.on_shutdown(durability.stop)
 lifecycle.on_shutdown(registry.aclose_all)
 lifecycle.on_shutdown(engine.stop)
 
-application = RequestLog(
-    with_static_files(
-        BodyLimit(_route, max_bytes=settings.MAX_BODY_BYTES, seconds=settings.BODY_READ_SECONDS),
-        url=settings.STATIC_URL,
-        root=settings.STATIC_ROOT,
-        debug=settings.DEBUG,
-    ),
-    quiet={"/v1/health/live", "/v1/health/ready", "/metrics"},
+_bounds = Bounds(max_bytes=settings.MAX_BODY_BYTES, seconds=settings.BODY_READ_SECONDS)
+_everything = with_static_files(
+    BodyLimit(_route, bounds=_bounds), url=settings.STATIC_URL, root=settings.STATIC_ROOT, debug=settings.DEBUG
 )
+_data_plane = LeanHandler(
+    _everything,
+    paths=("/v1/chat", "/v1/chat/stream", "/v1/chat/completions"),
+    # Whoever probes a container or a pod asks it by its address.
+    open_paths=("/v1/health/live", "/v1/health/ready"),
+    bounds=_bounds,
+)
+_quiet = {"/v1/health/live", "/v1/health/ready", "/metrics"}
+
+application = RequestLog(_data_plane, quiet=_quiet)
+
+#: The same without the lean handler: what it must agree with, and is measured against.
+without_lean = RequestLog(_everything, quiet=_quiet)

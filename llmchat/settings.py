@@ -130,12 +130,13 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "llmchat.lib.request_id.request_id_middleware",
     "django.middleware.security.SecurityMiddleware",
+    # Before those that may refuse: their refusals have its header too.
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "llmchat.urls"
 ASGI_APPLICATION = "llmchat.asgi.application"

@@ -5,38 +5,93 @@ is given up. Nothing of it is kept; the application behind sees a body only with
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from llmchat.lib.asgi import Application, Message, Receive, Scope, Send, header, send_problem
 from llmchat.lib.envelope import APIError
 
+#: Digits of a length that is no more than a number too large.
+_MANY_DIGITS = 18
 
-class _Refused(Exception):
+
+class Refused(Exception):
+    """The body is out of bounds; the rest of it is not to be read."""
+
     def __init__(self, problem: APIError) -> None:
         super().__init__(problem.message)
         self.problem = problem
 
 
-class BodyLimit:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
     """`max_bytes`: of a body. `seconds`: in which all of it must have come."""
 
-    def __init__(self, application: Application, *, max_bytes: int, seconds: float) -> None:
+    max_bytes: int
+    seconds: float
+
+    def expects(self, scope: Scope) -> bool:
+        """Whether the head announces a body. Raises `Refused` for one that it says is too large."""
+        length = header(scope, b"content-length")
+        if length is None or length == "0":
+            return header(scope, b"transfer-encoding") is not None
+        if length.isdigit() and (len(length) > _MANY_DIGITS or int(length) > self.max_bytes):
+            raise self.too_large()
+        return True
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """All of the body; None when the client left before. Raises `Refused`."""
+        if not self.expects(scope):
+            return b""
+        pieces: list[bytes] = []
+        received = 0
+        try:
+            async with asyncio.timeout(self.seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    piece = message.get("body", b"")
+                    received += len(piece)
+                    if received > self.max_bytes:
+                        raise self.too_large()
+                    pieces.append(piece)
+                    if not message.get("more_body", False):
+                        return b"".join(pieces)
+        except TimeoutError:
+            raise self.too_slow() from None
+
+    def too_large(self) -> Refused:
+        return Refused(
+            APIError(
+                f"The request's body is larger than {self.max_bytes} bytes. Send less.",
+                status=413,
+                code="request_too_large",
+            )
+        )
+
+    def too_slow(self) -> Refused:
+        return Refused(
+            APIError(
+                f"The request's body did not arrive within {self.seconds:g} s. Send it faster.",
+                status=408,
+                code="request_timeout",
+            )
+        )
+
+
+class BodyLimit:
+    """An application within `bounds`."""
+
+    def __init__(self, application: Application, *, bounds: Bounds) -> None:
         self._application = application
-        self._max_bytes = max_bytes
-        self._seconds = seconds
+        self._bounds = bounds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        length = header(scope, b"content-length")
-        if length is not None and length.isdigit() and int(length) > self._max_bytes:
-            await send_problem(self._too_large(), send)
-            return
-        if length in {None, "0"} and header(scope, b"transfer-encoding") is None:
-            await self._application(scope, receive, send)
-            return
-
-        deadline = asyncio.get_running_loop().time() + self._seconds
+        bounds = self._bounds
+        deadline = asyncio.get_running_loop().time() + bounds.seconds
         received = 0
         whole = started = False
 
@@ -48,10 +103,10 @@ class BodyLimit:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                raise _Refused(self._too_slow()) from None
+                raise bounds.too_slow() from None
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise _Refused(self._too_large())
+            if received > bounds.max_bytes:
+                raise bounds.too_large()
             whole = not message.get("more_body", False)
             return message
 
@@ -61,22 +116,11 @@ class BodyLimit:
             await send(message)
 
         try:
-            await self._application(scope, bounded, noting)
-        except _Refused as refused:
+            if bounds.expects(scope):
+                await self._application(scope, bounded, noting)
+            else:
+                await self._application(scope, receive, send)
+        except Refused as refused:
             if started:
                 raise
             await send_problem(refused.problem, send)
-
-    def _too_large(self) -> APIError:
-        return APIError(
-            f"The request's body is larger than {self._max_bytes} bytes. Send less.",
-            status=413,
-            code="request_too_large",
-        )
-
-    def _too_slow(self) -> APIError:
-        return APIError(
-            f"The request's body did not arrive within {self._seconds:g} s. Send it faster.",
-            status=408,
-            code="request_timeout",
-        )

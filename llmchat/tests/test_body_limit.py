@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmchat.lib.asgi import Message, Receive, Scope, Send
-from llmchat.lib.body_limit import BodyLimit
+from llmchat.lib.body_limit import BodyLimit, Bounds
 
 LIMIT = 10
 
@@ -46,7 +46,7 @@ async def call(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    limited = BodyLimit(application, max_bytes=LIMIT, seconds=seconds)
+    limited = BodyLimit(application, bounds=Bounds(max_bytes=LIMIT, seconds=seconds))
     await limited({"type": "http", "method": "POST", "path": "/", "headers": headers}, receive, send)
     return sent
 
@@ -97,5 +97,5 @@ async def test_request_without_a_body_is_not_waited_for() -> None:
     async def send(message: Message) -> None:
         pytest.fail("nothing is to be sent")
 
-    await BodyLimit(note, max_bytes=LIMIT, seconds=1)({"type": "http", "headers": []}, receive, send)
+    await BodyLimit(note, bounds=Bounds(max_bytes=LIMIT, seconds=1))({"type": "http", "headers": []}, receive, send)
     assert seen == [receive]
