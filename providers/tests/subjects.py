@@ -405,4 +405,4 @@ def over(family: str, subject: Subject) -> Subject:
     return replace(subject, adapter=subject.adapter.replace(".sdk.", f".{family}."))
 
 
-SUBJECTS = [*SDK, *(over("wire", subject) for subject in (OPENAI, OPENROUTER, DEEPSEEK, GROQ))]
+SUBJECTS = [*SDK, *(over("wire", subject) for subject in SDK)]

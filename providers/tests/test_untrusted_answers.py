@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 import pytest
 
-from providers.adapters.dialects import anthropic, openai
+from providers.adapters.dialects import anthropic, gemini, openai
 from providers.errors import ProviderError
 from providers.tests.upstream import recorded
 from providers.values import Event, Finished, Json, ReasoningDelta, TextDelta, ToolCallDelta
@@ -23,6 +23,8 @@ READERS: dict[str, Callable[[], Any]] = {
     "google_compatible_signed": lambda: openai.ChunkReader(options={}),
     "anthropic_plain": anthropic.EventReader,
     "anthropic_tools": anthropic.EventReader,
+    "gemini_plain": gemini.ChunkReader,
+    "gemini_signed": gemini.ChunkReader,
 }
 
 

@@ -34,6 +34,7 @@ from providers.values import (
 
 #: Anthropic demands a limit, reasoning included; this is the one for callers who set none (option `max_tokens`).
 DEFAULT_MAX_TOKENS: Final = 16_384
+NEWEST_VERSION: Final = "2026-10-21"
 #: The API version that still takes sampling parameters, and the last model that does.
 SAMPLING_VERSION: Final = "2023-06-01"
 _LAST_WITH_SAMPLING: Final = (4, 6)
@@ -49,11 +50,11 @@ _REASONS: Final = {
 }
 
 
-def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]:
-    """The JSON of a streamed call. Raises InvalidRequest for content that cannot be said in this dialect."""
+def body(request: ChatRequest, *, options: Mapping[str, Any], stream: bool = True) -> dict[str, Json]:
+    """The JSON of a call. Raises InvalidRequest for content that cannot be said in this dialect."""
     choice = _tool_choice(request)
     known = {
-        "system": openai_shape.system_prompt(request.messages),
+        "system": openai_shape.system_prompt(request.messages, vendor="Anthropic"),
         **_sampling(request),
         "stop_sequences": list(request.stop) or None,
         "tools": [_tool(tool) for tool in request.tools] or None,
@@ -68,7 +69,7 @@ def body(request: ChatRequest, *, options: Mapping[str, Any]) -> dict[str, Json]
         "messages": [
             {"role": side, "content": blocks} for side, blocks in openai_shape.turns(request.messages, _blocks)
         ],
-        "stream": True,
+        "stream": stream,
         **{name: value for name, value in known.items() if value is not None},
     }
 
@@ -165,10 +166,9 @@ class EventReader:
             case "error":
                 raise classify.from_object(event)
             case "message_start":
-                message = untrusted.mapping(event.get("message"))
-                self._model = untrusted.text(message.get("model")) or None
-                self._id = untrusted.text(message.get("id")) or None
-                self._take_usage(message.get("usage"))
+                self._begin_message(untrusted.mapping(event.get("message")))
+            case "message":
+                yield from self._whole(event)
             case "content_block_start":
                 yield from self._begin(
                     untrusted.index(event.get("index")), untrusted.mapping(event.get("content_block"))
@@ -176,16 +176,26 @@ class EventReader:
             case "content_block_delta":
                 yield from self._piece(untrusted.index(event.get("index")), untrusted.mapping(event.get("delta")))
             case "content_block_stop":
-                place = self._calls.get(untrusted.index(event.get("index")))
-                if place in self._without_arguments:
-                    self._without_arguments.discard(place)
-                    yield ToolCallDelta(index=place, arguments="{}")  # a call without arguments is still JSON
+                yield from self._end_block(untrusted.index(event.get("index")))
             case "message_delta":
                 self._end(event)
             case _ if event.get("error"):
                 raise classify.from_object(event)
             case _:
                 pass  # pings, the stop of the message, and kinds of events that did not exist when this was written
+
+    def _begin_message(self, message: Mapping[str, Json]) -> None:
+        self._model = untrusted.text(message.get("model")) or None
+        self._id = untrusted.text(message.get("id")) or None
+        self._take_usage(message.get("usage"))
+
+    def _whole(self, message: Mapping[str, Json]) -> Iterator[Event]:
+        """An answer that was not streamed: what its blocks would have given, and then its end."""
+        self._begin_message(message)
+        for place, block in enumerate(untrusted.mappings(message.get("content"))):
+            yield from self._begin(place, block)
+            yield from self._end_block(place)
+        self._end({"delta": message})
 
     def finished(self, *, malformed_chunks: int) -> Finished:
         return Finished(
@@ -226,6 +236,12 @@ class EventReader:
                 place = self._calls[index]
                 self._without_arguments.discard(place)
                 yield ToolCallDelta(index=place, arguments=text)
+
+    def _end_block(self, index: int | None) -> Iterator[Event]:
+        place = self._calls.get(index)
+        if place in self._without_arguments:
+            self._without_arguments.discard(place)
+            yield ToolCallDelta(index=place, arguments="{}")  # a call without arguments is still JSON
 
     def _end(self, event: Mapping[str, Json]) -> None:
         self._take_usage(event.get("usage"))

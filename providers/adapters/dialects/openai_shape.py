@@ -41,10 +41,19 @@ class ToolCall:
     extra_content: Json = None
 
 
-def system_prompt(messages: Sequence[Message]) -> str | None:
-    """The text of all system messages, for vendors that keep it apart from the conversation."""
-    texts = [message.text for message in messages if message.role in {"system", "developer"} and message.text]
-    return "\n\n".join(texts) or None
+def system_prompt(messages: Sequence[Message], *, vendor: str) -> str | None:
+    """The text of all system messages, for vendors that keep it apart from the conversation.
+
+    Raises InvalidRequest for one that is not of text alone.
+    """
+    texts = []
+    for message in messages:
+        if message.role in {"system", "developer"}:
+            said = list(content(message, vendor=vendor))
+            if not all(isinstance(part, str) for part in said):
+                raise InvalidRequest(f"{vendor}'s models take only text as a system message.")
+            texts.append(message.text)
+    return "\n\n".join(filter(None, texts)) or None
 
 
 def turns(

@@ -7,13 +7,11 @@ ones, and it retries failed connections by itself unless it is given a client: b
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
-from uuid import uuid4
 
 import httpx2
 from google import genai
@@ -21,42 +19,11 @@ from google.genai import types
 
 from providers.adapters import boundary, classify, reading
 from providers.adapters.base import ProviderConfig
-from providers.adapters.sdk import gemini_content
+from providers.adapters.dialects import gemini as dialect
 from providers.adapters.sdk.http import TLS, GuardedClient
 from providers.adapters.sse import JsonEvents
-from providers.errors import ContentRefused, InvalidRequest, MalformedAnswer
-from providers.values import (
-    ChatRequest,
-    Event,
-    Finished,
-    FinishReason,
-    ReasoningDelta,
-    TextDelta,
-    ToolCallDelta,
-    Usage,
-)
-
-_REASONS: Final = {
-    "STOP": FinishReason.STOP,
-    "MAX_TOKENS": FinishReason.LENGTH,
-    "CONTINUATION": FinishReason.LENGTH,
-    "FUNCTION_CALL": FinishReason.TOOL_CALLS,  # of emulators; Google says STOP
-    **dict.fromkeys(
-        (
-            "SAFETY",
-            "RECITATION",
-            "BLOCKLIST",
-            "PROHIBITED_CONTENT",
-            "SPII",
-            "ESCALATION",
-            "MODEL_ARMOR",
-            "IMAGE_SAFETY",
-            "IMAGE_PROHIBITED_CONTENT",
-            "IMAGE_RECITATION",
-        ),
-        FinishReason.CONTENT_FILTER,
-    ),
-}
+from providers.errors import InvalidRequest, MalformedAnswer
+from providers.values import ChatRequest, Event, Json
 
 
 @dataclass(slots=True)
@@ -107,7 +74,7 @@ class _Chunks:
     def malformed(self) -> int:
         return self._call.events.malformed if self._call.events else 0
 
-    async def read(self) -> list[types.GenerateContentResponse] | None:
+    async def read(self) -> list[dict[str, Json]] | None:
         token = _current.set(self._call)
         try:
             chunk = await anext(self._answer, None)
@@ -120,69 +87,13 @@ class _Chunks:
         if chunk is None:
             return None
         self.seen += 1
-        return [chunk]
+        return [
+            chunk.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"sdk_http_response", "parsed"})
+        ]
 
     async def drain(self, *, seconds: float) -> None:
         if self._call.events is not None:
             await self._call.events.drain(seconds=seconds)
-
-
-class _Reader:
-    """What the chunks of one answer mean. Gemini sends whole tool calls, and usage with every chunk."""
-
-    def __init__(self) -> None:
-        self.ending = False
-        self._raw_reason: str | None = None
-        self._usage: types.GenerateContentResponseUsageMetadata | None = None
-        self._model: str | None = None
-        self._id: str | None = None
-        self._calls = 0
-
-    @property
-    def complete(self) -> bool:
-        return self.ending and self._usage is not None
-
-    def read(self, chunk: types.GenerateContentResponse) -> Iterator[Event]:
-        self._usage = chunk.usage_metadata or self._usage
-        self._model = chunk.model_version or self._model
-        self._id = chunk.response_id or self._id
-        feedback = chunk.prompt_feedback
-        if feedback is not None and feedback.block_reason and not chunk.candidates:
-            word = str(feedback.block_reason.value)
-            raise ContentRefused(
-                feedback.block_reason_message or f"the prompt was blocked ({word}).", upstream_code=word
-            )
-        for candidate in (chunk.candidates or ())[:1]:
-            for part in (candidate.content.parts if candidate.content else None) or ():
-                yield from self._part(part)
-            if candidate.finish_reason:
-                self._raw_reason = str(candidate.finish_reason.value)
-                self.ending = True
-
-    def finished(self, *, malformed_chunks: int) -> Finished:
-        reason = _REASONS.get(self._raw_reason or "", FinishReason.UNKNOWN)
-        return Finished(
-            reason=FinishReason.TOOL_CALLS if self._calls and reason is FinishReason.STOP else reason,
-            raw_reason=self._raw_reason,
-            usage=_usage(self._usage) if self._usage else None,
-            model=self._model,
-            response_id=self._id,
-            malformed_chunks=malformed_chunks,
-        )
-
-    def _part(self, part: types.Part) -> Iterator[Event]:
-        if part.text:
-            yield ReasoningDelta(part.text) if part.thought else TextDelta(part.text)
-        if part.function_call is not None:
-            call = part.function_call
-            yield ToolCallDelta(
-                index=self._calls,
-                id=call.id or f"call_{uuid4().hex}",
-                name=call.name,
-                arguments=json.dumps(call.args or {}),
-                extra=gemini_content.signed(part.thought_signature),
-            )
-            self._calls += 1
 
 
 class GeminiAdapter:
@@ -209,13 +120,13 @@ class GeminiAdapter:
         call = _Call()
         with boundary.only_our_errors(self.config):
             try:
-                contents, settings = _in_gemini_terms(request)
+                contents, settings = _in_googles_types(dialect.body(request))
                 answer = await self._client.aio.models.generate_content_stream(
                     model=request.model, contents=contents, config=settings
                 )
                 events = reading.events(
                     _Chunks(answer, call),
-                    _Reader(),
+                    dialect.ChunkReader(),
                     max_answer_bytes=self.config.options.get("max_answer_bytes", reading.MAX_ANSWER_BYTES),
                 )
                 async with aclosing(events):
@@ -233,19 +144,20 @@ class GeminiAdapter:
         await self._http.aclose()
 
 
-def _in_gemini_terms(request: ChatRequest) -> tuple[types.ContentListUnion, types.GenerateContentConfig]:
+def _in_googles_types(body: dict[str, Json]) -> tuple[types.ContentListUnion, types.GenerateContentConfig]:
+    """The dialect's JSON as the library wants it; by way of JSON, because only there does it take bytes as base64."""
+    told = {name: body[name] for name in ("systemInstruction", "tools", "toolConfig") if name in body}
+    settings = {
+        **told,
+        **body.get("generationConfig", {}),
+        # The library would call functions and ask for continuations by itself: calls that nobody recorded
+        "automaticFunctionCalling": {"disable": True},
+        "automaticContinuation": False,
+    }
     try:
-        return gemini_content.contents(request.messages), gemini_content.config(request)
+        return (
+            [types.Content.model_validate_json(json.dumps(content)) for content in body["contents"]],
+            types.GenerateContentConfig.model_validate_json(json.dumps(settings)),
+        )
     except ValueError as error:  # pydantic's: a value of the wrong kind in a tool or a schema
         raise InvalidRequest(f"the request cannot be put in Gemini's terms: {error}") from error
-
-
-def _usage(reported: types.GenerateContentResponseUsageMetadata) -> Usage:
-    """Gemini counts thoughts apart from the answer, and what tools put into the prompt apart from the prompt."""
-    thoughts = reported.thoughts_token_count or 0
-    return Usage(
-        input_tokens=(reported.prompt_token_count or 0) + (reported.tool_use_prompt_token_count or 0),
-        output_tokens=(reported.candidates_token_count or 0) + thoughts,
-        cached_input_tokens=reported.cached_content_token_count or 0,
-        reasoning_tokens=thoughts,
-    )

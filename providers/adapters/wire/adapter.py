@@ -17,12 +17,12 @@ from providers.values import ChatRequest, Event, Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One call as it goes out, and the reader of what comes back."""
+    """One call as it goes out, and the reader of what comes back. A header that is None is not sent."""
 
     path: str
     body: Json
     reader: reading.Reader[dict[str, Json]]
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str | None] = field(default_factory=dict)
 
 
 class WireAdapter(ABC):

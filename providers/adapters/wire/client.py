@@ -60,8 +60,8 @@ class Client:
         self._proxy = _proxy(self._url(""))
         self._lease = Lease(connections=config.connections)
 
-    async def post(self, path: str, body: Json, *, headers: Mapping[str, str] | None = None) -> Answer:
-        """Ask for an answer, whole or in pieces; the caller closes it.
+    async def post(self, path: str, body: Json, *, headers: Mapping[str, str | None] | None = None) -> Answer:
+        """Ask for an answer, whole or in pieces; the caller closes it. A header that is None is not sent.
 
         Raises ConnectionFailed, FirstByteTimeout, NotConfigured, MalformedAnswer, InvalidRequest for what no JSON can
         say, or what the refusal means.
@@ -92,12 +92,15 @@ class Client:
         await self._lease.release()
 
     async def _until_headers(
-        self, method: str, path: str, *, data: Payload | None = None, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, *, data: Payload | None = None, headers: Mapping[str, str | None] | None = None
     ) -> aiohttp.ClientResponse:
         sent = self._headers
         if headers:
             sent = self._headers.copy()
-            sent.update(headers)
+            for name, value in headers.items():
+                sent.popall(name, None)
+                if value is not None:
+                    sent[name] = value
         try:
             async with asyncio.timeout(self._first_byte):
                 return await self._lease.session.request(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,9 +46,7 @@ class Lease:
         loop = asyncio.get_running_loop()
         self._key = (loop, connections)
         if self._key not in _shared:
-            # Sessions hold their loop, so that weak references would never let go of either
-            for gone in [key for key in _shared if key[0].is_closed()]:
-                del _shared[gone]
+            _forget_closed_loops()
             _shared[self._key] = _Shared(_session(connections))
         _shared[self._key].users += 1
         self.session = _shared[self._key].session
@@ -63,6 +62,14 @@ class Lease:
         if not shared.users:
             del _shared[self._key]
             await shared.session.close()
+
+
+def _forget_closed_loops() -> None:
+    """Sessions hold their loop, so that weak references would never let go of either."""
+    for key in [key for key in _shared if key[0].is_closed()]:
+        closing = _shared.pop(key).session.close()
+        with suppress(StopIteration):  # it ends at once: a closed loop has nothing left to wait for
+            closing.send(None)
 
 
 def _session(connections: int) -> aiohttp.ClientSession:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,19 +16,21 @@ from django.utils.module_loading import import_string
 
 from providers.adapters.base import Adapter
 from providers.errors import AnswerTooLarge, ContentRefused, InvalidRequest, MalformedAnswer
-from providers.tests.subjects import GEMINI, KEY, WEATHER, sse
+from providers.tests.subjects import GEMINI, KEY, WEATHER, Subject, over, sse
 from providers.tests.upstream import Reply, Upstream, recorded
 from providers.values import Event, Finished, FinishReason, Message, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 
 
-@pytest.fixture(scope="module", autouse=True)
-def imported() -> None:
-    import_string(GEMINI.adapter)
+@pytest.fixture(scope="module", params=["sdk", "wire"])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    found = over(request.param, GEMINI)
+    import_string(found.adapter)
+    return found
 
 
 @pytest.fixture
-async def adapter(upstream: Upstream) -> AsyncIterator[Adapter]:
-    made = GEMINI.make(upstream)
+async def adapter(subject: Subject, upstream: Upstream) -> AsyncIterator[Adapter]:
+    made = subject.make(upstream)
     yield made
     await made.aclose()
 
@@ -37,10 +40,14 @@ async def drained(adapter: Adapter, **settings: Any) -> list[Event]:
 
 
 async def sent(adapter: Adapter, upstream: Upstream, **settings: Any) -> Any:
-    """What Gemini receives for a request."""
+    """What Gemini receives for a request, in the names of its documentation."""
     upstream.reply = Reply(body=recorded("gemini_plain"))
     await drained(adapter, **settings)
-    return upstream.requests[-1].json
+    body = upstream.requests[-1].body
+    for name in (b"parameters_json_schema", b"mime_type"):
+        first, *rest = name.split(b"_")
+        body = body.replace(name, first + b"".join(word.title() for word in rest))
+    return json.loads(body)
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}}
@@ -96,7 +103,7 @@ async def test_every_known_parameter_is_sent_and_the_rest_is_left_out(adapter: A
                 "functionDeclarations": [
                     {
                         "name": "get_weather",
-                        "parameters_json_schema": WEATHER["function"]["parameters"],
+                        "parametersJsonSchema": WEATHER["function"]["parameters"],
                     }
                 ]
             }
@@ -129,7 +136,7 @@ async def test_images_are_sent_inside_the_request(adapter: Adapter, upstream: Up
     assert body["contents"] == [
         {
             "role": "user",
-            "parts": [{"text": "What is this?"}, {"inlineData": {"mime_type": "image/png", "data": "iVBORw0K"}}],
+            "parts": [{"text": "What is this?"}, {"inlineData": {"mimeType": "image/png", "data": "iVBORw0K"}}],
         }
     ]
 
@@ -152,6 +159,8 @@ async def test_images_are_sent_inside_the_request(adapter: Adapter, upstream: Up
         {"messages": [Message(role="tool", tool_call_id="nobody", content="x")]},
         {"messages": [signed_call(""), Message(role="tool", tool_call_id="c", content=[IMAGE])]},
         {"messages": [Message(role="user", content="")]},
+        {"messages": [Message(role="system", content=[IMAGE]), Message(role="user", content="Hello")]},
+        {"messages": [Message(role="developer", content=[{"type": "file"}]), Message(role="user", content="Hello")]},
         {"tools": [{"type": "web_search"}]},
         {"tools": [{"type": "function", "function": {"name": ["no", "name"]}}]},
         {"tools": [WEATHER], "tool_choice": "whatever"},
@@ -257,6 +266,81 @@ async def test_placeholder_is_sent_and_nothing_is_left_out(
     assert body["contents"][0]["parts"][0].get("thoughtSignature") == expected
 
 
+PLACEHOLDER = "skip_thought_signature_validator"
+
+
+def unsigned_calls(*names: str) -> Message:
+    """An assistant's message whose calls another vendor's model made."""
+    return Message(
+        role="assistant",
+        tool_calls=[{"id": name, "type": "function", "function": {"name": name, "arguments": "{}"}} for name in names],
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("gemini-3-pro-preview", [None, None, PLACEHOLDER, None]),
+        ("models/gemini-3.5-flash", [None, None, PLACEHOLDER, None]),
+        ("gemini-2.5-flash", [None] * 4),
+        ("gemma-3-27b-it", [None] * 4),
+    ],
+)
+async def test_calls_of_another_model_get_googles_placeholder_where_gemini_insists_on_signatures(
+    subject: Subject, upstream: Upstream, model: str, expected: list[str | None]
+) -> None:
+    adapter = replace(subject, model=model).make(upstream)
+    upstream.reply = Reply(body=recorded("gemini_plain"))
+    messages = [
+        Message(role="user", content="One"),
+        unsigned_calls("a", "b"),  # of a turn that is over
+        Message(role="tool", tool_call_id="a", content="1"),
+        Message(role="user", content="Two"),
+        unsigned_calls("c", "d"),
+        Message(role="tool", tool_call_id="c", content="1"),
+        Message(role="tool", tool_call_id="d", content="1"),
+    ]
+    async for _ in adapter.stream(replace(subject, model=model).request(messages=messages)):
+        pass
+    await adapter.aclose()
+    parts = [part for content in upstream.requests[0].json["contents"] for part in content["parts"]]
+    assert [part.get("thoughtSignature") for part in parts if "functionCall" in part] == expected
+
+
+async def test_signed_calls_need_no_placeholder(subject: Subject, upstream: Upstream) -> None:
+    adapter = subject.make(upstream)
+    upstream.reply = Reply(body=recorded("gemini_plain"))
+    message = Message(
+        role="assistant", tool_calls=[*signed_call("Cv8+/w==").tool_calls, *unsigned_calls("b").tool_calls]
+    )
+    async for _ in adapter.stream(replace(subject, model="gemini-3-pro").request(messages=[message])):
+        pass
+    await adapter.aclose()
+    parts = upstream.requests[0].json["contents"][0]["parts"]
+    assert [part.get("thoughtSignature") for part in parts] == ["Cv8-_w==", None]
+
+
+@pytest.mark.parametrize(
+    ("model", "place"),
+    [
+        ("models/gemini-2.5-flash", "models/gemini-2.5-flash"),
+        ("tunedModels/mine", "tunedModels/mine"),
+        ("../../files/x?key=1#", "models/..%2F..%2Ffiles%2Fx%3Fkey%3D1%23"),
+        ("models/../x", "models/..%2Fx"),
+    ],
+)
+async def test_model_that_a_caller_names_cannot_lead_to_another_path(
+    upstream: Upstream, model: str, place: str
+) -> None:
+    subject = replace(over("wire", GEMINI), model=model)
+    adapter = subject.make(upstream)
+    upstream.reply = Reply(body=recorded("gemini_plain"))
+    async for _ in adapter.stream(subject.request()):
+        pass
+    await adapter.aclose()
+    assert upstream.requests[0].path == f"/v1beta/{place}:streamGenerateContent?alt=sse"
+
+
 async def test_extra_content_of_other_vendors_is_ignored(adapter: Adapter, upstream: Upstream) -> None:
     calls = [
         {"id": "c", "function": {"name": "f", "arguments": "{}"}, "extra_content": extra}
@@ -266,8 +350,8 @@ async def test_extra_content_of_other_vendors_is_ignored(adapter: Adapter, upstr
     assert body["contents"][0]["parts"] == [{"functionCall": {"id": "c", "name": "f", "args": {}}}] * 4
 
 
-async def test_signatures_count_towards_the_size_of_an_answer(upstream: Upstream) -> None:
-    adapter = GEMINI.make(upstream, options={"max_answer_bytes": 1000})
+async def test_signatures_count_towards_the_size_of_an_answer(subject: Subject, upstream: Upstream) -> None:
+    adapter = subject.make(upstream, options={"max_answer_bytes": 1000})
     call = {"functionCall": {"name": "f"}, "thoughtSignature": "A" * 400}
     upstream.reply = Reply(body=sse({"candidates": [{"content": {"parts": [call] * 3}, "finishReason": "STOP"}]}))
     with pytest.raises(AnswerTooLarge):
@@ -292,8 +376,8 @@ async def test_chunk_of_another_shape_is_malformed(adapter: Adapter, upstream: U
         await drained(adapter)
 
 
-async def test_failed_connection_is_not_tried_again_by_the_library(upstream: Upstream) -> None:
-    adapter = GEMINI.make(upstream)
+async def test_failed_connection_is_not_tried_again_by_the_library(subject: Subject, upstream: Upstream) -> None:
+    adapter = subject.make(upstream)
     upstream.reply = Reply(status=503, body=json.dumps({}).encode(), content_type="application/json")
     with pytest.raises(Exception, match="gemini: HTTP 503"):
         await drained(adapter)

@@ -11,22 +11,25 @@ from django.utils.module_loading import import_string
 from providers.adapters.base import Adapter
 from providers.adapters.dialects import anthropic as dialect
 from providers.errors import InvalidRequest, Overloaded
-from providers.tests.subjects import ANTHROPIC, KEY, WEATHER, sse
+from providers.tests.subjects import ANTHROPIC, KEY, WEATHER, Subject, over, sse
 from providers.tests.upstream import Reply, Upstream, recorded
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta
 
 HELLO = [Message(role="user", content="Hello")]
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}}
 SAID = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def imported() -> None:
-    import_string(ANTHROPIC.adapter)
+@pytest.fixture(scope="module", params=["sdk", "wire"])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    found = over(request.param, ANTHROPIC)
+    import_string(found.adapter)
+    return found
 
 
 @pytest.fixture
-async def adapter(upstream: Upstream) -> AsyncIterator[Adapter]:
-    made = ANTHROPIC.make(upstream)
+async def adapter(subject: Subject, upstream: Upstream) -> AsyncIterator[Adapter]:
+    made = subject.make(upstream)
     yield made
     await made.aclose()
 
@@ -114,6 +117,8 @@ def test_empty_messages_are_left_out_because_anthropic_refuses_them() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
+        {"messages": [Message(role="system", content=[IMAGE]), *HELLO]},
+        {"messages": [Message(role="developer", content=[{"type": "file"}]), *HELLO]},
         {"messages": [Message(role="user", content=[{"type": "input_audio", "input_audio": {}}])]},
         {"messages": [Message(role="user", content=[{"type": "image_url", "image_url": {"url": "file:///x"}}])]},
         {"messages": [Message(role="user", content=[{"type": "image_url"}])]},

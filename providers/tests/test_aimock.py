@@ -1,10 +1,12 @@
-"""The adapters against aimock: an implementation of the vendors' APIs that is not ours."""
+"""The adapters against aimock: an implementation of the vendors' APIs that is not ours. Both families say the same."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import pytest
 from django.utils.module_loading import import_string
@@ -22,6 +24,7 @@ from providers.tests import aimock
 from providers.tests.subjects import WEATHER
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta, Usage
 
+FAMILIES = ("sdk", "wire")
 #: slug: adapter, path of the base URL, model, options
 VENDORS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "openai": ("openai.OpenAIAdapter", "/v1", "gpt-4o-mini", {"max_tokens_field": "max_completion_tokens"}),
@@ -44,10 +47,16 @@ RAW_REASONS = {
 
 @pytest.fixture(scope="module")
 def vendors_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    for adapter, *_ in VENDORS.values():
-        import_string(f"providers.adapters.sdk.{adapter}")
+    for family in FAMILIES:
+        for adapter, *_ in VENDORS.values():
+            import_string(f"providers.adapters.{family}.{adapter}")
     with aimock.running(tmp_path_factory.mktemp("aimock")) as url:
         yield url
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return cast("str", request.param)
 
 
 @pytest.fixture(params=VENDORS)
@@ -55,9 +64,9 @@ def vendor(request: pytest.FixtureRequest) -> str:
     return cast("str", request.param)
 
 
-def made(vendor: str, url: str, *, headers: dict[str, str] | None = None) -> Adapter:
+def made(family: str, vendor: str, url: str, *, headers: dict[str, str] | None = None) -> Adapter:
     path, base, _, options = VENDORS[vendor]
-    adapter = f"providers.adapters.sdk.{path}"
+    adapter = f"providers.adapters.{family}.{path}"
     config = ProviderConfig(
         slug=vendor,
         adapter=adapter,
@@ -65,13 +74,14 @@ def made(vendor: str, url: str, *, headers: dict[str, str] | None = None) -> Ada
         base_url=f"{url}{base}",
         headers=headers or {},
         options=options,
+        whole_tokens=128,
     )
     return cast("Adapter", import_string(adapter)(config))
 
 
 @pytest.fixture
-async def adapter(vendor: str, vendors_url: str) -> AsyncIterator[Adapter]:
-    adapter = made(vendor, vendors_url)
+async def adapter(family: str, vendor: str, vendors_url: str) -> AsyncIterator[Adapter]:
+    adapter = made(family, vendor, vendors_url)
     yield adapter
     await adapter.aclose()
 
@@ -151,15 +161,107 @@ async def test_answer_cut_in_its_middle(adapter: Adapter, vendor: str) -> None:
         ("ratelimit", RateLimited),
     ],
 )
-async def test_injected_fault(vendor: str, vendors_url: str, fault: str, expected: type[ProviderError]) -> None:
-    adapter = made(vendor, vendors_url, headers={f"X-AIMock-Chaos-{fault}": "1"})
+async def test_injected_fault(
+    family: str, vendor: str, vendors_url: str, fault: str, expected: type[ProviderError]
+) -> None:
+    adapter = made(family, vendor, vendors_url, headers={f"X-AIMock-Chaos-{fault}": "1"})
     error = await failure(adapter, asking(vendor, "hello"))
     await adapter.aclose()
     assert type(error) is expected
 
 
 @pytest.mark.parametrize("vendor", ["openai", "openrouter", "anthropic"])  # aimock lists no models of Gemini's
-async def test_probe_finds_the_vendor_alive(vendor: str, vendors_url: str) -> None:
-    adapter = made(vendor, vendors_url)
+async def test_probe_finds_the_vendor_alive(family: str, vendor: str, vendors_url: str) -> None:
+    adapter = made(family, vendor, vendors_url)
     await adapter.probe()
     await adapter.aclose()
+
+
+# Both families, and answers in one piece
+
+
+class Told(NamedTuple):
+    """What an answer says, however many pieces it came in."""
+
+    text: str
+    calls: list[tuple[str | None, Any]]
+    reason: FinishReason
+    raw_reason: str | None
+    usage: Usage | None
+    cost: Decimal | None
+    extra: Mapping[str, Any]
+
+
+def told(events: list[Event]) -> Told:
+    *pieces, finished = events
+    assert isinstance(finished, Finished)
+    calls: dict[int, list[Any]] = {}
+    for piece in pieces:
+        if isinstance(piece, ToolCallDelta):
+            call = calls.setdefault(piece.index, [piece.name, ""])
+            call[1] += piece.arguments
+    return Told(
+        text="".join(piece.text for piece in pieces if isinstance(piece, TextDelta)),
+        calls=[(name, json.loads(arguments)) for name, arguments in calls.values()],
+        reason=finished.reason,
+        raw_reason=finished.raw_reason,
+        usage=finished.usage,
+        cost=finished.cost_usd,
+        extra=finished.extra,
+    )
+
+
+def without_ids(events: list[Event]) -> list[Event]:
+    """aimock makes new ones up for every answer."""
+    return [
+        replace(event, response_id=None)
+        if isinstance(event, Finished)
+        else replace(event, id=None)
+        if isinstance(event, ToolCallDelta)
+        else event
+        for event in events
+    ]
+
+
+async def heard(adapter: Adapter, request: ChatRequest) -> tuple[list[Event], tuple[Any, ...] | None]:
+    """The events that came, and what became of the call that failed."""
+    events: list[Event] = []
+    try:
+        async for event in adapter.stream(request):
+            events.append(event)  # noqa: PERF401
+    except ProviderError as error:
+        return events, (type(error), error.message, error.retry_after, error.upstream_status, error.upstream_code)
+    return events, None
+
+
+@pytest.mark.filterwarnings("ignore:FUNCTION_CALL is not a valid FinishReason")
+@pytest.mark.parametrize("prompt", ["hello", "weather", "long", "unsafe", "busy", "broken", "nobody knows"])
+async def test_families_hear_the_same(vendor: str, vendors_url: str, prompt: str) -> None:
+    tools = [WEATHER] if prompt == "weather" else []
+    answers = []
+    for family in FAMILIES:
+        adapter = made(family, vendor, vendors_url)
+        events, problem = await heard(adapter, asking(vendor, prompt, tools=tools))
+        await adapter.aclose()
+        answers.append((without_ids(events), problem))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("prompt", ["hello", "weather", "long", "unsafe"])
+async def test_answer_in_one_piece_says_what_its_pieces_say(vendor: str, vendors_url: str, prompt: str) -> None:
+    adapter = made("wire", vendor, vendors_url)
+    request = asking(vendor, prompt, max_tokens=100, tools=[WEATHER] if prompt == "weather" else [])
+    in_pieces, at_once = await answer(adapter, request), await answer(adapter, replace(request, whole=True))
+    await adapter.aclose()
+    assert sum(isinstance(event, TextDelta) for event in at_once) == (0 if prompt == "weather" else 1)
+    assert told(at_once) == told(in_pieces)
+
+
+@pytest.mark.parametrize(("prompt", "expected"), [("busy", RateLimited), ("broken", ServerFault)])
+async def test_answer_in_one_piece_fails_as_its_pieces_do(
+    vendor: str, vendors_url: str, prompt: str, expected: type[ProviderError]
+) -> None:
+    adapter = made("wire", vendor, vendors_url)
+    error = await failure(adapter, asking(vendor, prompt, max_tokens=100, whole=True))
+    await adapter.aclose()
+    assert type(error) is expected
