@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,6 +38,13 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 #: Seconds without work after which the thread gives its connection back.
 IDLE: Final = 1.0
+#: When exchanges end quicker than so many a second, a transaction waits a moment for more of them: each transaction
+#: costs as much of the processor as several rows do.
+CROWDED: Final = 500.0
+#: It waits until so many are there, for so many seconds at most, and no longer than others come: once in `LULL`.
+ENOUGH: Final = 32
+LINGER: Final = 0.005
+LULL: Final = 0.001
 
 
 class NotDurable(Exception):
@@ -66,10 +74,17 @@ class Committer:
         self.journal = journal
         self._patience = patience
         self._queue: deque[_Item] = deque()
-        self._changed = threading.Condition()
         self._active: list[_Item] = []
+        #: Held to move items between the two, and to release them. Adding to the queue needs no lock.
+        self._lock = threading.Lock()
+        #: Wakes the committing thread when it sleeps: a lock that is released by whoever rings.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._is_asleep = False
+        self._last_batch = (0.0, 0)
         self._is_down = False
         self._is_closing = False
+        self._ending = threading.Event()
         self._threads = [
             threading.Thread(target=self._commit_for_ever, name="record-committer", daemon=True),
             threading.Thread(target=self._watch_for_ever, name="record-watch", daemon=True),
@@ -94,16 +109,16 @@ class Committer:
             logger.error("The end of %s is not in the journal: %s", exchange.id, error)  # noqa: TRY400
             place = None
         item = _Item(exchange, place, loop, loop.create_future())
-        with self._changed:
-            self._queue.append(item)
-            self._changed.notify_all()
+        self._queue.append(item)
+        if self._is_asleep:
+            self._ring()
         await item.waiter
 
     def close(self, *, timeout: float) -> None:
         """Ends the thread within `timeout` seconds; what is not committed by then stays in the journal."""
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify_all()
+        self._is_closing = True
+        self._ending.set()
+        self._ring()
         until = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -143,17 +158,50 @@ class Committer:
 
     def _next_batch(self) -> list[_Item] | None:
         """What waits, up to a batch; nothing when idle; None when it is time to end."""
-        with self._changed:
-            while not self._queue:
-                if self._is_closing:
-                    return None
-                if not self._changed.wait(IDLE):
-                    return []
+        while not self._queue:
+            if self._is_closing:
+                return None
+            if not self._sleep(IDLE) and not self._queue:
+                return []
+        self._linger()
+        with self._lock:
             self._active = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
-            return self._active
+        self._last_batch = (time.monotonic(), len(self._active))
+        return self._active
+
+    def _linger(self) -> None:
+        """Lets others join a batch, when so many come that it pays, and never for somebody who is alone."""
+        began = now = time.monotonic()
+        then, taken = self._last_batch
+        if taken + len(self._queue) < CROWDED * (now - then):
+            return
+        while not self._is_closing and now - began < LINGER:
+            waiting = len(self._queue)
+            if waiting >= ENOUGH or waiting >= self.journal.unsettled:
+                return
+            time.sleep(LULL)
+            if len(self._queue) == waiting:
+                return
+            now = time.monotonic()
+
+    def _sleep(self, seconds: float) -> bool:
+        """Until somebody rings; False when nobody has."""
+        self._is_asleep = True
+        try:
+            # Whoever came before this thread said that it sleeps has not rung.
+            if self._is_closing or (self._queue and not self._queue[-1].is_released):
+                return True
+            return self._bell.acquire(timeout=seconds)
+        finally:
+            self._is_asleep = False
+
+    def _ring(self) -> None:
+        # Rung already, if it is released.
+        with suppress(RuntimeError):
+            self._bell.release()
 
     def _put_back(self, batch: Sequence[_Item]) -> None:
-        with self._changed:
+        with self._lock:
             self._queue.extendleft(reversed(batch))
             self._active = []
 
@@ -161,7 +209,7 @@ class Committer:
         stored = [(item, exchange) for item in batch if (exchange := self._read(item)) is not None]
         store_or_quarantine([exchange for _, exchange in stored])
         self.journal.settle(exchange.id for _, exchange in stored)
-        with self._changed:
+        with self._lock:
             self._active = []
         self._release(batch)
         self._tell()
@@ -190,28 +238,24 @@ class Committer:
             self._release_from_journal(older_than=0.0)
             self._tell()
             close_old_connections()
-            with self._changed:
-                left = until - time.monotonic()
-                if self._is_closing:
-                    return True
-                if left <= 0:
-                    return False
-                # New arrivals wake us: they are to be released at once.
-                self._changed.wait(left)
+            left = until - time.monotonic()
+            if self._is_closing:
+                return True
+            if left <= 0:
+                return False
+            # New arrivals wake us: they are to be released at once.
+            self._sleep(left)
 
     # --- The watching thread -----------------------------------------------------------------------------------------
 
     def _watch_for_ever(self) -> None:
         """Releases those who wait too long because the database hangs, when the committing thread hangs with it."""
-        while True:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._is_closing, self._patience / 4):
-                    return
+        while not self._ending.wait(self._patience / 4):
             self._release_from_journal(older_than=self._patience)
 
     def _release_from_journal(self, *, older_than: float) -> None:
         before = time.monotonic() - older_than
-        with self._changed:
+        with self._lock:
             waiting = [item for item in (*self._active, *self._queue) if not item.is_released and item.since <= before]
         if not waiting:
             return
@@ -222,7 +266,7 @@ class Committer:
             logger.error("The journal cannot be synced: %s", error.strerror)  # noqa: TRY400
             durable = set()
         lost = [item for item in waiting if item not in durable]
-        with self._changed:
+        with self._lock:
             # The batch in hand is being read by the committing thread.
             for item in durable.difference(self._active):
                 item.exchange = None
@@ -232,7 +276,7 @@ class Committer:
     def _release(self, items: Iterable[_Item], error: Exception | None = None) -> None:
         """Wakes those who wait, with one call for each event loop."""
         by_loop: dict[asyncio.AbstractEventLoop, list[_Item]] = {}
-        with self._changed:
+        with self._lock:
             for item in items:
                 if not item.is_released:
                     item.is_released = True

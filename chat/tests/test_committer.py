@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,17 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def committer(tmp_path: Path) -> Iterator[Committer]:
     made = Committer(Journal(tmp_path, max_bytes=10**8), patience=0.2)
+    yield made
+    made.close(timeout=10)
+
+
+@pytest.fixture
+def in_a_crowd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Committer]:
+    """Waits for others as in a crowd, with patience for slow machines."""
+    monkeypatch.setattr(module, "CROWDED", 0.0)
+    monkeypatch.setattr(module, "LINGER", 20.0)
+    monkeypatch.setattr(module, "LULL", 0.3)
+    made = Committer(Journal(tmp_path, max_bytes=10**8), patience=30.0)
     yield made
     made.close(timeout=10)
 
@@ -233,3 +245,42 @@ def test_an_interrupted_replay_can_be_repeated(owner, tmp_path, monkeypatch) -> 
     assert recovery.replay(tmp_path).ended == 5
     assert Interaction.objects.count() == 5
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_nobody_who_is_alone_waits_for_others(owner, in_a_crowd, monkeypatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    one = exchange(owner.organization)
+    in_a_crowd.journal.begin(one.id, rows.as_facts(one))
+    await in_a_crowd.commit(one)
+    assert slept == []
+
+
+async def test_in_a_crowd_a_transaction_waits_for_those_who_are_about_to_end(owner, in_a_crowd, database) -> None:
+    made = [exchange(owner.organization) for _ in range(4)]
+    for one in made:
+        in_a_crowd.journal.begin(one.id, rows.as_facts(one))
+    async with asyncio.TaskGroup() as group:
+        for one in made:
+            group.create_task(in_a_crowd.commit(one))
+            await asyncio.sleep(0.01)
+    assert database.transactions == 1
+    assert len(await stored()) == 4
+
+
+async def test_one_call_wakes_the_loop_for_a_whole_transaction(owner, in_a_crowd, monkeypatch) -> None:
+    loop = asyncio.get_running_loop()
+    woken: list[int] = []
+    real = loop.call_soon_threadsafe
+
+    def count(callback, *args):
+        if callback is module._wake:
+            woken.append(len(args[0]))
+        return real(callback, *args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", count)
+    made = [exchange(owner.organization) for _ in range(20)]
+    for one in made:
+        in_a_crowd.journal.begin(one.id, rows.as_facts(one))
+    await asyncio.gather(*(in_a_crowd.commit(one) for one in made))
+    assert woken == [20]
