@@ -16,7 +16,7 @@ import random as _random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, Self
 
 from providers.adapters.base import Adapter, Timeouts
 from providers.errors import (
@@ -25,10 +25,9 @@ from providers.errors import (
     FirstTokenTimeout,
     ProviderError,
     Stalled,
-    TimedOut,
     TruncatedAnswer,
 )
-from providers.values import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+from providers.values import ChatRequest, Event, Finished
 
 MAX_CALLS_PER_CANDIDATE: Final = 3
 MAX_CALLS: Final = 6
@@ -103,19 +102,19 @@ async def attempt_in_order(
         candidate = plan.begin_call()
         yield AttemptStarted(number=plan.calls, candidate=candidate)
         begun = False
+        # An adapter's iterator can be closed, says its protocol
+        stream = candidate.adapter.stream(candidate.request)
         try:
-            async with aclosing(_events(candidate, until=until)) as events:
-                async for event in events:
-                    match event:
-                        case TextDelta() | ReasoningDelta() | ToolCallDelta():
-                            begun = True
-                            yield event
-                        case Finished():
-                            yield AttemptEnded(number=plan.calls, finished=event)
-                            yield event
-                            return
-                        case _:
-                            assert_never(event)
+            async with aclosing(stream), _Watch(candidate, until=until) as watch:
+                while True:
+                    event = await watch.next(stream)
+                    if isinstance(event, Finished):
+                        await watch.tidy(stream)
+                        yield AttemptEnded(number=plan.calls, finished=event)
+                        yield event
+                        return
+                    begun = True
+                    yield event
         except ProviderError as error:
             failure = error
         yield AttemptEnded(number=plan.calls, error=failure)
@@ -197,41 +196,106 @@ def _may_help(error: ProviderError, failed: Candidate, other: Candidate) -> bool
     return error.failover
 
 
-async def _events(candidate: Candidate, *, until: float) -> AsyncGenerator[Event, None]:
-    """One upstream call within its limits: its events, `Finished` last; `until` is a moment of the loop's clock.
+class _Watch:
+    """Keeps the time of one upstream call; `until` is a moment of the loop's clock. One timer for all of its events:
+    when it rings too early, because events have come since, it is set anew."""
 
-    Raises what the adapter raises, FirstTokenTimeout, Stalled, DeadlineExceeded, and TruncatedAnswer for an end without
-    `Finished`. However it is left, the adapter's iterator, and with it the connection, is closed.
-    """
-    loop = asyncio.get_running_loop()
-    limits = candidate.timeouts
-    end = min(until, loop.time() + limits.total)
-    patience = limits.first_token
-    impatience: type[TimedOut] = FirstTokenTimeout
-    # An adapter's iterator can be closed, says its protocol
-    stream = candidate.adapter.stream(candidate.request)
-    async with aclosing(stream):
-        while True:
-            patient = loop.time() + patience
-            try:
-                async with asyncio.timeout_at(min(patient, end)):
-                    event = await anext(stream, None)
-            except TimeoutError:
-                if end <= patient:
-                    raise DeadlineExceeded("The whole answer took too long.", provider=candidate.provider) from None
-                raise impatience(f"Nothing came for {patience:g} seconds.", provider=candidate.provider) from None
-            if event is None:
-                raise TruncatedAnswer("The answer ended without a finish reason.", provider=candidate.provider)
-            if isinstance(event, Finished):
-                await _tidy(stream)
-                yield event
-                return
-            yield event
-            patience, impatience = limits.between_chunks, Stalled
+    __slots__ = (
+        "_began_with",
+        "_due",
+        "_end",
+        "_has_rung",
+        "_is_begun",
+        "_limits",
+        "_loop",
+        "_provider",
+        "_task",
+        "_timer",
+        "_timer_at",
+    )
 
+    def __init__(self, candidate: Candidate, *, until: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._limits = candidate.timeouts
+        self._provider = candidate.provider
+        self._end = min(until, self._loop.time() + self._limits.total)
+        self._is_begun = False
+        self._due = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._task: asyncio.Task[object] | None = None
+        self._began_with = 0
+        self._has_rung = False
 
-async def _tidy(stream: AsyncGenerator[Event, None]) -> None:
-    """Let the adapter come to its own end. The answer is whole, whatever happens there."""
-    with suppress(ProviderError, TimeoutError):
-        async with asyncio.timeout(_TIDYING):
-            await anext(stream, None)
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def next(self, stream: AsyncGenerator[Event, None]) -> Event:
+        """The next event. Raises what the adapter raises, FirstTokenTimeout, Stalled, DeadlineExceeded, and
+        TruncatedAnswer for an end without `Finished`."""
+        limits = self._limits
+        patience = limits.between_chunks if self._is_begun else limits.first_token
+        try:
+            event = await self._within(patience, stream)
+        except TimeoutError:
+            if self._due == self._end:
+                raise DeadlineExceeded("The whole answer took too long.", provider=self._provider) from None
+            impatience = Stalled if self._is_begun else FirstTokenTimeout
+            raise impatience(f"Nothing came for {patience:g} seconds.", provider=self._provider) from None
+        if event is None:
+            raise TruncatedAnswer("The answer ended without a finish reason.", provider=self._provider)
+        self._is_begun = True
+        return event
+
+    async def tidy(self, stream: AsyncGenerator[Event, None]) -> None:
+        """Lets the adapter come to its own end. The answer is whole, whatever happens there."""
+        self._end = math.inf
+        with suppress(ProviderError, TimeoutError):
+            await self._within(_TIDYING, stream)
+
+    async def _within(self, seconds: float, stream: AsyncGenerator[Event, None]) -> Event | None:
+        """As `asyncio.timeout` around the next event, without a timer for each."""
+        self._due = min(self._loop.time() + seconds, self._end)
+        if self._due < self._timer_at:
+            self._set_timer()
+        task = self._task = asyncio.current_task()
+        self._began_with = task.cancelling() if task else 0
+        try:
+            event = await anext(stream, None)
+        except BaseException as error:
+            self._task = None
+            if self._take_back(task) and isinstance(error, asyncio.CancelledError):
+                raise TimeoutError from error
+            raise
+        self._task = None
+        if self._has_rung:
+            self._take_back(task)
+        return event
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._due
+        self._timer = self._loop.call_at(self._due, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        if self._task is None:
+            # Nobody waits for the provider: whoever takes the events is slow.
+            return
+        if self._loop.time() < self._due:
+            self._set_timer()
+            return
+        self._has_rung = True
+        self._task.cancel()
+
+    def _take_back(self, task: asyncio.Task[object] | None) -> bool:
+        """Takes our cancellation back; whether it was ours, and the only one."""
+        if task is None or not self._has_rung:
+            return False
+        self._has_rung = False
+        return task.uncancel() <= self._began_with

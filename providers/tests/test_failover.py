@@ -445,3 +445,45 @@ async def test_a_fault_of_an_adapter_itself_is_not_hidden():
 async def test_without_a_candidate_there_is_nothing_to_try():
     with pytest.raises(ValueError, match="candidate"):
         await tell()
+
+
+async def test_time_is_kept_with_a_handful_of_timers_however_long_the_answer(monkeypatch):
+    loop, timers = asyncio.get_running_loop(), []
+    real = loop.call_at
+
+    def call_at(when, *args, **kwargs):
+        timers.append(when)
+        return real(when, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "call_at", call_at)
+    candidate, _ = scripted([*[TextDelta("x")] * 500, END])
+    story = await tell(candidate)
+    assert story.text == "x" * 500
+    assert len(timers) < 5
+
+
+async def test_a_stall_after_many_events_and_a_slow_reader_is_noticed():
+    timeouts = Timeouts(first_token=0.05, between_chunks=0.05)
+    candidate, adapter = scripted([TextDelta("a"), TextDelta("b"), forever], timeouts=timeouts)
+    shown = []
+    with pytest.raises(Stalled):
+        async with aclosing(attempt_in_order([candidate])) as steps:
+            async for step in steps:
+                shown.append(step)
+                await asyncio.sleep(0.12)
+    assert [step for step in shown if isinstance(step, TextDelta)] == [TextDelta("a"), TextDelta("b")]
+    assert (adapter.closed, asyncio.current_task().cancelling()) == (1, 0)
+
+
+async def test_a_cancellation_from_outside_that_meets_our_own_is_not_taken_for_a_stall():
+    async def cancelled_twice() -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+
+    candidate, _ = scripted([cancelled_twice], timeouts=Timeouts(first_token=0.02))
+    task = asyncio.ensure_future(tell(candidate))
+    with pytest.raises(asyncio.CancelledError):
+        await task
