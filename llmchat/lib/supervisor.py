@@ -6,6 +6,7 @@ parent must therefore have no threads, no event loop and no open connections whe
     SIGTERM, SIGINT   every child gets SIGTERM and finishes what it has; what is left after the grace is killed
     SIGINT again      kills at once
     a child dies      it is replaced at once; with a growing pause while it dies before it is ready
+    a child leaves    it takes nothing new and says so: another one takes its place while it finishes what it has
     the parent dies   (even by `kill -9`) the children notice and end as after SIGTERM
 """
 
@@ -21,14 +22,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
 logger = logging.getLogger(__name__)
 
-Ready = Callable[[], None]
+_READY, _LEAVING = b"ready", b"leaving"
 
 #: Attempts of a child that has never been ready before the whole start is given up.
 START_ATTEMPTS = 3
@@ -43,12 +44,33 @@ _STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 _fork = multiprocessing.get_context("fork")
 
 
+class Parent:
+    """What a child can tell its parent."""
+
+    def __init__(self, tells: Connection) -> None:
+        self._tells = tells
+
+    def ready(self) -> None:
+        """It can be relied on from here on."""
+        self._tell(_READY)
+
+    def leaving(self) -> None:
+        """It was told to end, and takes nothing new."""
+        self._tell(_LEAVING)
+
+    def _tell(self, word: bytes) -> None:
+        # The parent may be gone already.
+        with contextlib.suppress(OSError):
+            self._tells.send_bytes(word)
+
+
 @dataclass(slots=True, eq=False)
 class _Child:
-    """One role and the process that plays it at the moment."""
+    """One role and the process that plays it at the moment; `leaving` are those that played it before."""
 
     name: str
-    work: Callable[[Ready], None]
+    work: Callable[[Parent], None]
+    leaving: list[BaseProcess] = field(default_factory=list)
     process: BaseProcess | None = None
     news: Connection | None = None
     is_ready: bool = False
@@ -83,8 +105,9 @@ class Supervisor:
         self._kill_at = float("inf")
         self._lifeline = os.pipe()
 
-    def add(self, name: str, work: Callable[[Ready], None]) -> None:
-        """A child that runs `work(ready)` and calls `ready()` once it can be relied on. `work` ends on SIGTERM."""
+    def add(self, name: str, work: Callable[[Parent], None]) -> None:
+        """A child that runs `work(parent)` and says `parent.ready()` once it can be relied on. `work` ends on
+        SIGTERM."""
         self._children.append(_Child(name=name, work=work))
 
     def run(self) -> int:
@@ -95,7 +118,7 @@ class Supervisor:
         with _signals_as_bytes() as (signals, received):
             for child in self._children:
                 self._start(child)
-            while any(child.process is not None for child in self._children) or self._stop_began is None:
+            while self._stop_began is None or any(child.process or child.leaving for child in self._children):
                 self._wait(signals)
                 for number in received():
                     self._on_signal(number)
@@ -107,6 +130,7 @@ class Supervisor:
         for child in self._children:
             if child.process is not None:
                 watched.append(child.process.sentinel)
+            watched.extend(process.sentinel for process in child.leaving)
             if child.news is not None:
                 watched.append(child.news)
         now = time.monotonic()
@@ -120,6 +144,9 @@ class Supervisor:
                 self._hear(child, child.news)
             if child.process is not None and not child.process.is_alive():
                 self._bury(child, child.process)
+            for process in tuple(child.leaving):
+                if not process.is_alive():
+                    self._see_off(child, process)
             if child.process is None and self._stop_began is None and child.due <= time.monotonic():
                 self._start(child)
         if not self._announced and self._stop_began is None and all(child.is_ready for child in self._children):
@@ -144,20 +171,27 @@ class Supervisor:
     def _hear(self, child: _Child, news: Connection) -> None:
         # An end without a word is the child's death, which its process tells.
         with contextlib.suppress(EOFError):
-            news.recv_bytes()
-            child.is_ready = True
-            child.failures = 0
+            word = news.recv_bytes()
+            if word == _READY:
+                child.is_ready = True
+                child.failures = 0
+                return
+            if self._stop_began is None and child.process is not None:
+                logger.info("%s leaves; another one takes its place", child.name)
+                child.leaving.append(child.process)
+                child.process = None
+                child.due = 0.0
         news.close()
         child.news = None
 
     def _bury(self, child: _Child, process: BaseProcess) -> None:
-        process.join()
-        child.process = None
-        if child.news is not None:
+        while child.news is not None:
             self._hear(child, child.news)
-        pid, code = process.pid or 0, process.exitcode
-        process.close()
-        self._on_end(pid)
+        if child.process is None:
+            # Its last word was that it leaves.
+            return
+        child.process = None
+        code = self._end_of(process)
         if self._stop_began is not None:
             if code != 0:
                 self._failed = True
@@ -179,6 +213,20 @@ class Supervisor:
         )
         child.due = time.monotonic() + pause
 
+    def _see_off(self, child: _Child, process: BaseProcess) -> None:
+        child.leaving.remove(process)
+        code = self._end_of(process)
+        if code != 0:
+            self._failed = self._failed or self._stop_began is not None
+            logger.error("%s ended with %s when it was told to leave", child.name, _in_words(code))
+
+    def _end_of(self, process: BaseProcess) -> int | None:
+        process.join()
+        pid, code = process.pid or 0, process.exitcode
+        process.close()
+        self._on_end(pid)
+        return code
+
     def _on_signal(self, number: int) -> None:
         if number not in _STOPPING:
             return
@@ -198,8 +246,8 @@ class Supervisor:
     def _kill(self) -> None:
         self._kill_at = float("inf")
         for child in self._children:
-            if child.process is not None:
-                child.process.kill()
+            for process in (*child.leaving, *([child.process] if child.process else [])):
+                process.kill()
 
     def _live(self, child: _Child, tells: Connection) -> None:
         """All of a child's life."""
@@ -212,15 +260,8 @@ class Supervisor:
         watched, held = self._lifeline
         os.close(held)
         threading.Thread(target=self._outlive_nobody, args=(watched,), name="lifeline", daemon=True).start()
-
-        def ready() -> None:
-            # The parent may be gone already.
-            with contextlib.suppress(OSError):
-                tells.send_bytes(b"ready")
-                tells.close()
-
         try:
-            child.work(ready)
+            child.work(Parent(tells))
         except SystemExit:
             raise
         except BaseException:

@@ -25,7 +25,7 @@ from django.conf import settings
 from kombu.transport.virtual import Transport
 
 from llmchat.celery import app
-from llmchat.lib.supervisor import Ready
+from llmchat.lib.supervisor import Parent
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Sweeper(bootsteps.StartStopStep):
         worker.timer.call_repeatedly(_SWEEP_SECONDS, sweep, (settings.BROKER_DIR,))
 
 
-def run(ready: Ready) -> None:
+def run(parent: Parent) -> None:
     """Works until SIGTERM, then finishes the tasks that it has begun."""
     (settings.DATA_DIR / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
     app.steps["worker"].update({Clock, Sweeper})
@@ -63,7 +63,7 @@ def run(ready: Ready) -> None:
         hostname="background@%h",
         pool="threads",
         concurrency=THREADS,
-        ready_callback=_when_ready(ready),
+        ready_callback=_when_ready(parent),
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
@@ -93,12 +93,12 @@ def sweep(broker: Path) -> None:
         logger.info("%d expired messages are cleared away", removed)
 
 
-def _when_ready(ready: Ready) -> Callable[[Any], None]:
+def _when_ready(parent: Parent) -> Callable[[Any], None]:
     def start(_consumer: Any) -> None:
         # The clock waits a whole period before its first tick; what a newcomer sees should not.
         app.send_task("chat.tasks.refresh_health", expires=settings.HEALTH_REFRESH_SECONDS)
         app.send_task("chat.tasks.make_partitions", expires=settings.HEALTH_REFRESH_SECONDS)
-        ready()
+        parent.ready()
 
     return start
 

@@ -1,4 +1,5 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds on a request's head, and refusals in the one error shape."""
+"""HTTP/1.1 as uvicorn speaks it, with bounds on a request's head, refusals in the one error shape, and an end that no
+client's request falls into."""
 
 from __future__ import annotations
 
@@ -7,13 +8,17 @@ from http import HTTPStatus
 
 import orjson
 from django.conf import settings
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from llmchat.lib import request_id
+from llmchat.lib import lifecycle, request_id
 from llmchat.lib.envelope import APIError
 
 #: Bytes of a request's line and headers. The parser itself would go on for ever.
 MAX_HEAD_BYTES = 64 * 1024
+
+#: When the process ends, a connection is closed once nothing has come on it for this long. Whoever asks one thing after
+#: the other is told by the response that it is the last.
+DRAIN_SECONDS = 3
 
 
 class BoundedHeads(HttpToolsProtocol):
@@ -22,10 +27,29 @@ class BoundedHeads(HttpToolsProtocol):
 
     _waiting: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _is_leaving = False
+    _quiet_since = 0.0
+    _last: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait()
+        if lifecycle.is_stopping():
+            # Accepted in the moment in which the others were told.
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """The process ends. A response that is under way without having said that it is the last one leaves the
+        connection open: the next request may be on its way already."""
+        self._is_leaving = True
+        self.timeout_keep_alive = DRAIN_SECONDS
+        if self.cycle is not None and not self.cycle.response_complete:
+            if not self.cycle.response_started:
+                self._let_be_last(self.cycle)
+        elif not self._head_bytes:
+            self._unset_keepalive_if_required()
+            rest = self._quiet_since + DRAIN_SECONDS - self.loop.time()
+            self.timeout_keep_alive_task = self.loop.call_later(max(0.0, rest), self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -50,6 +74,12 @@ class BoundedHeads(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._wait_no_more()
         super().on_headers_complete()
+        if self._is_leaving:
+            self._let_be_last(self.cycle)
+
+    def on_response_complete(self) -> None:
+        self._quiet_since = self.loop.time()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
@@ -58,6 +88,14 @@ class BoundedHeads(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         del msg
         self._refuse(APIError("This is not an HTTP/1.1 request. Check what sent it.", status=400, code="bad_request"))
+
+    def _let_be_last(self, cycle: RequestResponseCycle) -> None:
+        """Has the response say that the connection ends with it; of several that are due, the latest alone."""
+        if self._last is not None and not self._last.response_started:
+            self._last.keep_alive = True
+        if cycle.keep_alive:
+            cycle.keep_alive = False
+            self._last = cycle
 
     def _refuse(self, problem: APIError) -> None:
         identifier = request_id.begin(None)
@@ -72,9 +110,11 @@ class BoundedHeads(HttpToolsProtocol):
 
     def _wait(self) -> None:
         self._head_bytes = 0
+        self._quiet_since = self.loop.time()
         self._waiting = self.loop.call_later(settings.HEADER_READ_SECONDS, self.timeout_keep_alive_handler)
 
     def _wait_no_more(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+            self._head_bytes = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import math
 import socket
@@ -12,7 +13,7 @@ from django.conf import settings
 from django.urls import get_resolver
 
 from llmchat.lib import lifecycle
-from llmchat.lib.supervisor import Ready
+from llmchat.lib.supervisor import Parent
 from llmchat.serve.protocol import BoundedHeads
 from providers import registry
 
@@ -21,16 +22,24 @@ KEEP_ALIVE_SECONDS = 75
 
 
 class WebServer(uvicorn.Server):
-    """Tells when it really accepts connections. Ends without raising its signal again: that would be no clean end."""
+    """Tells when it really accepts connections, and when no more. Ends without raising its signal again: that would be
+    no clean end."""
 
-    def __init__(self, config: uvicorn.Config, *, ready: Ready) -> None:
+    def __init__(self, config: uvicorn.Config, *, parent: Parent) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._parent = parent
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
-            self._ready()
+            self._parent.ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # A turn of the loop: connections that wait to be accepted are taken before the socket is closed. When all
+        # workers end, nobody else would take them.
+        await asyncio.sleep(0)
+        self._parent.leaving()
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         lifecycle.stop()
@@ -45,7 +54,7 @@ def preload() -> None:
     registry.preload()
 
 
-def run(listener: socket.socket, ready: Ready) -> None:
+def run(listener: socket.socket, parent: Parent) -> None:
     """Serves until SIGTERM, then finishes running requests within SHUTDOWN_GRACE_SECONDS."""
     from llmchat.asgi import application
 
@@ -62,4 +71,4 @@ def run(listener: socket.socket, ready: Ready) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.SHUTDOWN_GRACE_SECONDS),
     )
-    WebServer(config, ready=ready).run(sockets=[listener])
+    WebServer(config, parent=parent).run(sockets=[listener])

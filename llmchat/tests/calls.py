@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import httptools
@@ -21,6 +21,7 @@ class Call:
     `id` and `text`: the interaction's and its answer's; of a stream that did not end well, the text that came.
     `code` and `retry_after`: those of the error. `began` and `ended`: moments of the monotonic clock.
     `tries`: how often it was sent, each time with the same idempotency key; the rest is that of the last time.
+    `cut_on`: of each try that was sent and got no whole answer, whether the connection was `new` or `kept`.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Call:
     path: str = "/v1/chat"
     is_keyed: bool = False
     tries: int = 1
+    cut_on: list[Literal["new", "kept"]] = field(default_factory=list)
 
     @property
     def dialect(self) -> Dialect:

@@ -134,14 +134,17 @@ class Load:
     async def _ask(self, call: Call, link: _Link | None, leave_after: int | None) -> _Link | None:
         """Sends the call once and notes what came of it; the connection, if it can be used again."""
         answer = Answer(call.dialect, leave_after)
+        kept, connection = link, None
         try:
             async with asyncio.timeout(PATIENCE):
-                link = await self._connected(link)
+                link = connection = await self._connected(link)
                 await _converse(link, self._request(call), answer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, httptools.HttpParserError):
             answer.keeps_alive = False
         call.ended = time.monotonic()
         answer.tell(call)
+        if connection is not None and call.ending == "cut":
+            call.cut_on.append("kept" if connection is kept else "new")
         if link is not None and not answer.keeps_alive:
             link[1].transport.abort()
             return None

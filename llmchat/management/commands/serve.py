@@ -14,7 +14,7 @@ from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from llmchat.lib import logs, metrics
-from llmchat.lib.supervisor import Ready, Supervisor
+from llmchat.lib.supervisor import Parent, Supervisor
 from llmchat.serve.listener import CannotListen, address_of, listen
 
 logger = logging.getLogger("llmchat.serve")
@@ -113,11 +113,11 @@ class Command(BaseCommand):
             )
 
 
-def _work_in_background(ready: Ready) -> None:
+def _work_in_background(parent: Parent) -> None:
     # Celery's worker is of no use to web workers, which would carry its memory.
     from llmchat.serve import background
 
-    background.run(ready)
+    background.run(parent)
 
 
 def _as_line(message: CheckMessage) -> str:
