@@ -18,7 +18,7 @@ from django.conf import settings
 
 from accounts.limits import check_rate_async
 from accounts.permissions import check_model_allowed
-from chat import conversations, idempotency, metrics, payloads, privacy
+from chat import claims, conversations, idempotency, metrics, payloads, privacy
 from chat.broadcast import Broadcast, Inbox
 from chat.calls import Call
 from chat.committer import NotDurable
@@ -26,6 +26,7 @@ from chat.conversations import Thread
 from chat.errors import RecordUnavailable, as_api_error
 from chat.journal import JournalError
 from chat.models import Interaction, Status
+from chat.pending import Pending, Reading
 from chat.recorder import Recorder
 from chat.replay import REPLAYED, Replay, events_of, pieces
 from llmchat.lib import envelope, logs
@@ -53,10 +54,20 @@ async def accept(call: Call) -> Reader | Replay:
     Raises `APIError` (404 unknown model, 403 model outside the plan, 429 over the limit, 503 provider without a key,
     409 request id of another request).
     """
-    if call.request_id is None:
-        exchange = await _begin(call, uuid7())
-        return Reader(exchange, streams=call.stream, headers=exchange.headers)
-    found, is_first = await idempotency.once(call, key=call.request_id, begin=partial(_begin, call))
+    if call.request_id is not None:
+        return await _find(call, call.request_id)
+    exchange = await _begin(call, uuid7())
+    return Reader(exchange, streams=call.stream, headers=exchange.headers)
+
+
+async def accept_stream(call: Call) -> Reading:
+    """`accept`, at once: where another process may be answering, the search goes on behind what is returned, whose
+    events raise what it raises."""
+    return await accept(call) if call.request_id is None else Pending(_find(call, call.request_id))
+
+
+async def _find(call: Call, key: str) -> Reader | Replay:
+    found, is_first = await idempotency.once(call, key=key, begin=partial(_begin, call))
     if isinstance(found, Interaction):
         return Replay(found)
     logs.bind(interaction_id=str(found.interaction.id))
@@ -179,6 +190,7 @@ class Exchange:
         self._committing = False
         self._abandoned = False
         self._is_calling = False
+        self._asking: asyncio.Task[None] | None = None
         self.readers = 0
         self.events = Broadcast(ahead=_AHEAD)
         self._task = asyncio.create_task(self._run())
@@ -220,8 +232,25 @@ class Exchange:
         raise self._problem or _incomplete()
 
     def abandon(self) -> None:
-        """All callers are gone: records what there is, or what there will be once the provider is heard out. Harmless
-        after the end."""
+        """All callers of this process are gone: records what there is, or what there will be once the provider is heard
+        out. Goes on for those who wait in other processes. Harmless after the end."""
+        if self.call.request_id is None:
+            self._leave_provider()
+        elif not self._task.done() and (self._asking is None or self._asking.done()):
+            self._asking = asyncio.create_task(self._leave_provider_unless_awaited())
+
+    async def _leave_provider_unless_awaited(self) -> None:
+        while True:
+            is_awaited = await claims.is_awaited(self.interaction.id)
+            if self.readers or self._task.done():
+                return
+            if not is_awaited:
+                self._leave_provider()
+                return
+            self.events.run_free()
+            await asyncio.wait({self._task}, timeout=claims.AWAITED)
+
+    def _leave_provider(self) -> None:
         self._abandoned = True
         if settings.ON_DISCONNECT == "drain" and self._is_calling:
             self.events.run_free()

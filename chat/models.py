@@ -209,13 +209,15 @@ class Attempt(models.Model):
 
 
 class IdempotencyClaim(models.Model):
-    """Which interaction answers a caller's request id. The row is won by whoever inserts it; see `chat.idempotency`."""
+    """Which interaction answers a caller's request id. The row is won by whoever inserts it; see `chat.claims`."""
 
     organization = models.ForeignKey("accounts.Organization", on_delete=models.CASCADE, related_name="+")
     key = models.CharField("caller's request id", max_length=128)
     fingerprint = models.CharField(max_length=64, help_text="Tells whether the same request was meant.")
     interaction_id = models.UUIDField(unique=True)
     beats = models.PositiveIntegerField(default=0, help_text="Moves on while the process that answers is alive.")
+    journal = models.UUIDField(null=True, help_text="The journal of that process, which its answer is in at first.")
+    awaited_at = models.DateTimeField(null=True, help_text="When another process last said that it waits.")
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:

@@ -67,6 +67,42 @@ def replay(directory: Path) -> Report:
     return report
 
 
+def bring_in(directory: Path, process: UUID) -> bool:
+    """Whether all that the journal of that process had to tell is in the database: replays it if the process is dead.
+
+    False while the process lives, or another one replays it. Raises as `replay` does.
+    """
+    path = directory / str(process)
+    try:
+        owner = journal.lock(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        logger.error("%s cannot be locked: %s", path, error.strerror)  # noqa: TRY400
+        return False
+    if owner is None:
+        return False
+    report = Report()
+    try:
+        _replay_one(path, report)
+    finally:
+        os.close(owner)
+    _tell(report)
+    return True
+
+
+def _tell(report: Report) -> None:
+    for complaint in report.complaints:
+        logger.error("Journal: %s", complaint)
+    if report.journals:
+        logger.warning(
+            "%d journals of dead processes replayed: %d exchanges ended, %d interrupted.",
+            report.journals,
+            report.ended,
+            report.interrupted,
+        )
+
+
 def replay_until_done(directory: Path, *, should_end: threading.Event) -> None:
     """`replay`, again and again while the database cannot be reached, once in any case: for a thread beside a server
     that starts or ends."""
@@ -84,15 +120,7 @@ def replay_until_done(directory: Path, *, should_end: threading.Event) -> None:
             return
         finally:
             connections.close_all()
-        for complaint in report.complaints:
-            logger.error("Journal: %s", complaint)
-        if report.journals:
-            logger.warning(
-                "%d journals of dead processes replayed: %d exchanges ended, %d interrupted.",
-                report.journals,
-                report.ended,
-                report.interrupted,
-            )
+        _tell(report)
         return
 
 

@@ -19,8 +19,7 @@ from django.conf import settings
 from django.http import StreamingHttpResponse
 
 from chat import payloads
-from chat.engine import Reader
-from chat.replay import Replay
+from chat.pending import Reading
 from llmchat.lib.envelope import APIError
 from providers.values import Event, Finished, TextDelta
 
@@ -30,8 +29,6 @@ _END = b"}\n\n"
 #: Stands for a chunk's text in the bytes around it; nobody can guess it.
 _TEXT = secrets.token_hex()
 
-#: One caller's view of an exchange, under way or on record.
-Reading = Reader | Replay
 #: How a dialect shows an event: the bytes to send for it.
 Show = Callable[[Event], bytes]
 
@@ -54,11 +51,11 @@ async def native(reading: Reading) -> EventStream:
 
 async def completions(reading: Reading, *, include_usage: bool) -> EventStream:
     """OpenAI's chunks, then `[DONE]`; a failure is an `error` object in their place."""
-    row = reading.interaction
     before = after = b""
 
     def show(event: Event) -> bytes:
         nonlocal before, after
+        row = reading.interaction
         lead = b""
         if not before:
             # All chunks of text are alike but for the text.

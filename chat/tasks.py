@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from chat import idempotency, partitions, services
+from chat import claims, partitions, services
 from providers import health
 
 
@@ -18,7 +18,7 @@ def refresh_health() -> None:
 @shared_task(name="chat.tasks.purge_idempotency", ignore_result=True)
 def purge_idempotency() -> None:
     """Forgets request ids that have stood for their answers long enough."""
-    idempotency.purge()
+    claims.purge()
 
 
 @shared_task(name="chat.tasks.make_partitions", ignore_result=True)

@@ -57,9 +57,9 @@ class ChatViewSet(AsyncViewSet):
             stream=data.get("stream", False) if stream is None else stream,
             trace_id=request_id.current(),
         )
-        reading = await engine.accept(call)
         if call.stream:
-            return await streaming.native(reading)
+            return await streaming.native(await engine.accept_stream(call))
+        reading = await engine.accept(call)
         return json_response(payloads.native_answer(await reading.whole()), headers=reading.headers)
 
 
@@ -83,10 +83,10 @@ class CompletionsViewSet(AsyncViewSet):
             stream=data.get("stream", False),
             trace_id=request_id.current(),
         )
-        reading = await engine.accept(call)
         if call.stream:
             include_usage = data.get("stream_options", {}).get("include_usage", False)
-            return await streaming.completions(reading, include_usage=include_usage)
+            return await streaming.completions(await engine.accept_stream(call), include_usage=include_usage)
+        reading = await engine.accept(call)
         body = payloads.completion(await reading.whole(), logprobs=reading.logprobs, extra=reading.extra)
         return json_response(body, headers=reading.headers)
 

@@ -9,11 +9,9 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from accounts.models import Organization, Plan
-from chat import engine, idempotency
+from chat import claims, engine
 from chat.models import IdempotencyClaim, Interaction, Status
 from chat.tests.conftest import frames
-from chat.tests.factories import InteractionFactory
-from llmchat.lib.uuid7 import uuid7
 from providers.adapters.simulated import SimulatedAdapter
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,21 +45,6 @@ def content_of(chunks):
 
 def is_replayed(response) -> bool:
     return response.get("Idempotent-Replayed") == "true"
-
-
-async def claimed_elsewhere(owner, person, **fields) -> IdempotencyClaim:
-    """A claim as another process leaves it that has just begun to answer `ask`."""
-    response = await ask(person)
-    assert response.status_code == 200
-    claim = await IdempotencyClaim.objects.aget()
-    await Interaction.objects.all().adelete()
-    claim.interaction_id = uuid7()
-    for name, value in fields.items():
-        setattr(claim, name, value)
-    await claim.asave()
-    SimulatedAdapter.reset()
-    idempotency.forget()
-    return claim
 
 
 # --- Finished calls --------------------------------------------------------------------------------------------------
@@ -280,72 +263,10 @@ async def test_when_all_have_left_the_call_ends_and_may_be_made_again(owner, cal
     await parts.aclose()
     with pytest.raises(asyncio.CancelledError):
         await whole
+    await engine.drain()
     again = await ask(person, model=BRISK)
     assert (again.status_code, is_replayed(again)) == (200, False)
     assert await statuses() == [Status.CANCELLED, Status.SUCCEEDED]
-
-
-# --- Calls of other processes ----------------------------------------------------------------------------------------
-
-
-async def test_who_waits_for_another_process_gets_its_answer(owner, caller):
-    person = caller(owner.raw)
-    claim = await claimed_elsewhere(owner, person)
-    waiting = asyncio.ensure_future(ask(person))
-    await asyncio.sleep(0.2)
-    assert not waiting.done()
-    await sync_to_async(InteractionFactory.create)(
-        id=claim.interaction_id, organization=owner.organization, response="From over there."
-    )
-    response = await waiting
-    assert (is_replayed(response), response.json()["response"]) == (True, "From over there.")
-    assert len(SimulatedAdapter.log) == 0
-
-
-async def test_a_dead_process_is_succeeded_by_one_of_those_who_wait(owner, caller, monkeypatch):
-    monkeypatch.setattr(idempotency, "SILENCE", 0.3)
-    person = caller(owner.raw)
-    await claimed_elsewhere(owner, person)
-    responses = await asyncio.gather(*(ask(person) for _ in range(10)))
-    assert [response.json() for response in responses] == [responses[0].json()] * 10
-    assert (await statuses(), len(SimulatedAdapter.log)) == ([Status.SUCCEEDED], 1)
-
-
-async def test_a_process_that_gives_signs_of_life_is_not_succeeded(owner, caller, monkeypatch):
-    monkeypatch.setattr(idempotency, "SILENCE", 0.5)
-    person = caller(owner.raw)
-    claim = await claimed_elsewhere(owner, person)
-    waiting = asyncio.ensure_future(ask(person))
-    for beats in range(1, 12):
-        await asyncio.sleep(0.1)
-        await IdempotencyClaim.objects.filter(pk=claim.pk).aupdate(beats=beats)
-    assert not waiting.done()
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    assert len(SimulatedAdapter.log) == 0
-
-
-@pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED, Status.INTERRUPTED])
-async def test_a_call_that_ended_badly_elsewhere_is_made_anew_at_once(owner, caller, status):
-    person = caller(owner.raw)
-    claim = await claimed_elsewhere(owner, person)
-    await sync_to_async(InteractionFactory.create)(
-        id=claim.interaction_id, organization=owner.organization, status=status
-    )
-    response = await ask(person)
-    assert (response.status_code, is_replayed(response)) == (200, False)
-    assert len(SimulatedAdapter.log) == 1
-
-
-async def test_a_process_beats_for_what_it_answers_and_stops_when_the_row_is_there(owner, caller, monkeypatch):
-    monkeypatch.setattr(idempotency, "BEAT", 0.02)
-    response = await ask(caller(owner.raw), model="simulated/slow?delay=0.1&tokens=4")
-    claim = await IdempotencyClaim.objects.aget()
-    assert str(claim.interaction_id) == response.json()["id"]
-    assert claim.beats > 0
-    while idempotency._held:  # noqa: ASYNC110 - nobody else waits for this
-        await asyncio.sleep(0.01)
 
 
 # --- Time ------------------------------------------------------------------------------------------------------------
@@ -363,10 +284,10 @@ async def test_an_id_may_be_taken_for_something_else_after_its_time(owner, calle
 async def test_ids_are_forgotten_after_their_time(owner, caller, settings):
     person = caller(owner.raw)
     await ask(person)
-    assert await sync_to_async(idempotency.purge)() == 0
+    assert await sync_to_async(claims.purge)() == 0
     before = timezone.now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS, minutes=1)
     await IdempotencyClaim.objects.aupdate(created_at=before)
-    assert await sync_to_async(idempotency.purge)() == 1
+    assert await sync_to_async(claims.purge)() == 1
     assert not await IdempotencyClaim.objects.aexists()
 
 
