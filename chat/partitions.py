@@ -66,9 +66,9 @@ def partitions(table: str) -> list[Partition]:
     return sorted(found, key=lambda partition: partition.until)
 
 
-def make(moment: dt.datetime | None = None) -> list[str]:
-    """Makes the partitions of the month of `moment` (now) and of those ahead, and of whatever is in the default
-    partition, whose rows move. Returns the names of the new ones; what exists stays as it is.
+def make(moment: dt.datetime | None = None, *, until: dt.datetime | None = None) -> list[str]:
+    """Makes the partitions of the month of `moment` (now) and of those ahead (and up to `until`), and of whatever is in
+    the default partition, whose rows move. Returns the names of the new ones; what exists stays as it is.
 
     Inserts wait for the instant in which a partition is attached; a table that is busy for longer is tried again by
     the next call, and told in the log.
@@ -77,7 +77,7 @@ def make(moment: dt.datetime | None = None) -> list[str]:
         return []
     first = _month_of(moment or timezone.now())
     months = [first]
-    for _ in range(AHEAD):
+    while len(months) <= AHEAD or (until is not None and months[-1] < until):
         months.append(_after(months[-1]))
     made = []
     for table in TABLES:
@@ -89,8 +89,17 @@ def make(moment: dt.datetime | None = None) -> list[str]:
                     raise
                 logger.warning("The partition of %s for %s waits: the table is busy.", table, f"{month:%Y-%m}")
     if made:
-        _analyze()
+        analyze()
     return made
+
+
+def analyze() -> None:
+    """The planner's figures of a partitioned table as a whole: autovacuum looks at partitions only."""
+    if not is_partitioned():
+        return
+    with connection.cursor() as cursor:
+        for table in TABLES:
+            cursor.execute(f"ANALYZE {table}")
 
 
 def drop(partition: Partition) -> None:
@@ -149,13 +158,6 @@ def _is_covered(table: str, bound: UUID) -> bool:
         (partition.since is None or partition.since <= bound) and bound < partition.until
         for partition in partitions(table)
     )
-
-
-def _analyze() -> None:
-    """The planner's figures of a partitioned table as a whole: autovacuum looks at partitions only."""
-    with connection.cursor() as cursor:
-        for table in TABLES:
-            cursor.execute(f"ANALYZE {table}")
 
 
 def _bound(text: str) -> UUID | None:

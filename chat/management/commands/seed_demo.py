@@ -1,0 +1,130 @@
+"""`manage.py seed_demo`: believable demo data in bulk, to try llmchat with a full record."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shlex
+import sys
+import time
+from typing import Any, Final
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error as DatabaseTrouble
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from chat import partitions
+from chat.demo import bulk, story, world
+from chat.demo.story import Plan, Teller
+from chat.models import Interaction
+
+_WIDTH: Final = 30
+
+
+class Command(BaseCommand):
+    help = (
+        "Fills the record with demo data: organizations on every plan, their people, conversations, failures, costs. "
+        "The same --seed, --interactions, --days and --until give the same rows, and pass over what is there of them."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--interactions", type=int, required=True, metavar="N", help="how many")
+        parser.add_argument("--days", type=int, default=90, metavar="D", help="over how many days (default: 90)")
+        parser.add_argument("--seed", default="llmchat", help="what the data follow from (default: llmchat)")
+        parser.add_argument("--until", metavar="MOMENT", help="when they end, such as 2026-05-31T14:00Z (default: now)")
+        parser.add_argument("--into-existing", action="store_true", help="also where there are interactions already")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        plan = _plan(options)
+        told_before = world.exists(seed=plan.seed, began=plan.began)
+        if not told_before and not options["into_existing"] and Interaction.objects.exists():
+            raise CommandError(
+                "There are interactions on record already, and demo data are not told from real ones afterwards. Use "
+                "an empty database; or go on with demo data that were not finished by their own --until and --seed; "
+                "or, if a mixture is what you want, say --into-existing."
+            )
+        partitions.make(plan.began, until=plan.ended)
+        teller = Teller(plan, world.make(seed=plan.seed, began=plan.began, interactions=plan.interactions))
+        began = time.monotonic()
+        try:
+            stored = self._seed(teller, begin=_first_missing(teller) if told_before else 0)
+        except (KeyboardInterrupt, DatabaseTrouble) as error:
+            again = ["manage.py", "seed_demo", f"--interactions={plan.interactions}", f"--days={options['days']}"]
+            again += [f"--seed={plan.seed}", f"--until={plan.ended.isoformat()}"]
+            reason = " ".join(str(error).split()) or "interrupted"
+            raise CommandError(f"Not finished: {reason}. Go on with: {shlex.join(again)}") from error
+        seconds = time.monotonic() - began
+        partitions.analyze()
+        self.stdout.write(
+            f"{stored:,} interactions of {len(teller.world.tenants)} organizations, {plan.began:%Y-%m-%d} to "
+            f"{plan.ended:%Y-%m-%d}, stored in {seconds:.1f} s ({stored / max(seconds, 0.001):,.0f} a second)."
+        )
+
+    def _seed(self, teller: Teller, *, begin: int) -> int:
+        plan = teller.plan
+        progress = _Progress(self.stderr, plan.interactions, done=min(begin * story.CHUNK, plan.interactions))
+        stored = 0
+        with bulk.writer() as writer:
+            for number in range(begin, plan.chunks):
+                chunk = teller.tell(number)
+                writer.write(chunk)
+                stored += len(chunk.interactions)
+                progress.add(len(chunk.interactions))
+        progress.end()
+        return stored
+
+
+class _Progress:
+    """A bar on a terminal; a line for each tenth elsewhere."""
+
+    def __init__(self, stream: Any, total: int, *, done: int) -> None:
+        self._stream, self._total, self._done = stream, total, done
+        self._begun_with, self._began, self._tenth = done, time.monotonic(), 10 * done // max(total, 1)
+        self._is_terminal = sys.stderr.isatty()
+
+    def add(self, count: int) -> None:
+        self._done += count
+        tenth = 10 * self._done // self._total
+        if self._is_terminal or tenth > self._tenth:
+            self._tenth = tenth
+            rate = (self._done - self._begun_with) / max(time.monotonic() - self._began, 0.001)
+            left = dt.timedelta(seconds=int((self._total - self._done) / rate))
+            filled = _WIDTH * self._done // self._total
+            bar = f"[{'█' * filled}{'·' * (_WIDTH - filled)}] " if self._is_terminal else ""
+            line = f"{bar}{self._done:,} of {self._total:,}, {rate:,.0f} a second, {left} left"
+            self._stream.write(f"\r{line}  " if self._is_terminal else line, ending="" if self._is_terminal else "\n")
+
+    def end(self) -> None:
+        if self._is_terminal:
+            self._stream.write("")
+
+
+def _plan(options: dict[str, Any]) -> Plan:
+    if options["interactions"] < 1:
+        raise CommandError("--interactions must be at least 1.")
+    if not 1 <= options["days"] <= 3650:
+        raise CommandError("--days must be from 1 to 3650.")
+    ended = timezone.now().replace(microsecond=0)
+    if options["until"] is not None:
+        try:
+            moment = parse_datetime(options["until"])
+        except ValueError:
+            moment = None
+        if moment is None:
+            raise CommandError(f"--until {options['until']!r} is not a moment. Give one such as 2026-05-31T14:00Z.")
+        ended = moment if timezone.is_aware(moment) else moment.replace(tzinfo=dt.UTC)
+    began = ended - dt.timedelta(days=options["days"])
+    return Plan(interactions=options["interactions"], began=began, ended=ended, seed=options["seed"])
+
+
+def _first_missing(teller: Teller) -> int:
+    """Chunks are stored in order, each as a whole."""
+    low, high = 0, teller.plan.chunks
+    while low < high:
+        middle = (low + high) // 2
+        if Interaction.objects.filter(id=UUID(int=teller.first_id(middle))).exists():
+            low = middle + 1
+        else:
+            high = middle
+    return low
