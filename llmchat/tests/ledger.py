@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.5
 
 _INTERACTIONS = "SELECT id, prompt, status, response, usage_estimated, output_tokens FROM chat_interaction ORDER BY id"
 _ATTEMPTS = "SELECT id, interaction_id, number, status, error_code FROM chat_attempt ORDER BY id"
-
+_CLAIMS = "SELECT interaction_id, journal, awaited_at FROM chat_idempotencyclaim ORDER BY id"
 _QUARANTINE = "SELECT reason FROM chat_quarantinedexchange ORDER BY id"
 
 
@@ -57,6 +57,15 @@ class AttemptRow:
         return self.status == "interrupted" or (
             self.status == "failed" and self.error_code == "provider_connection_failed"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRow:
+    """`journal`: that of the process that answers. `is_awaited`: whether another one has said that it waits."""
+
+    interaction_id: UUID
+    journal: UUID
+    is_awaited: bool
 
 
 @dataclass(slots=True)
@@ -100,6 +109,14 @@ def attempts(server: LiveServer) -> list[AttemptRow]:
     return [
         AttemptRow(_uuid(id_), _uuid(interaction), number, status, code)
         for id_, interaction, number, status, code in _rows(server, _ATTEMPTS)
+    ]
+
+
+def claims(server: LiveServer) -> list[ClaimRow]:
+    """All of them, the oldest first."""
+    return [
+        ClaimRow(_uuid(id_), _uuid(journal), awaited_at is not None)
+        for id_, journal, awaited_at in _rows(server, _CLAIMS)
     ]
 
 
