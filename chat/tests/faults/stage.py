@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,13 @@ class Stage:
             wanted=f"another worker in the place of {pid}",
         )
 
+    def answering_worker(self) -> int:
+        """The process that holds the only claim on a request id, by the journal that it has locked."""
+        [claim] = ledger.claims(self.server)
+        lock = str(self.journal / str(claim.journal) / "owner.lock")
+        [pid] = [pid for pid in self.web_workers() if lock in open_files(pid)]
+        return pid
+
     def settled(self, calls: Iterable[Call]) -> Report:
         """The books once they agree, or as they are when patience is at its end; told."""
         report = ledger.settled(self.server, upstream=self.upstream.calls, clients=calls)
@@ -90,6 +98,14 @@ def wait_for_answers(load: Load, count: int) -> None:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def open_files(pid: int) -> set[str]:
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found.add(str(descriptor.readlink()))
+    return found
 
 
 def is_running(pid: int) -> bool:
