@@ -62,9 +62,9 @@ class Reader(Protocol[Chunk_contra]):
 
 
 async def events(
-    chunks: Chunks[Chunk], reader: Reader[Chunk], *, max_answer_bytes: int = MAX_ANSWER_BYTES
+    chunks: Chunks[Chunk], reader: Reader[Chunk], *, max_answer_bytes: int = MAX_ANSWER_BYTES, merged: bool = False
 ) -> AsyncGenerator[Event, None]:
-    """Yield the events of one answer, `Finished` last.
+    """Yield the events of one answer, `Finished` last; `merged`: pieces of text that came together as one.
 
     Raises MalformedAnswer for a stream without a single readable chunk, TruncatedAnswer for one without a finish
     reason, AnswerTooLarge, FirstTokenTimeout, Stalled, and what the vendor reports inside the stream.
@@ -73,6 +73,7 @@ async def events(
     broken = False
     started = False
     complete = False
+    texts: list[str] = []
     while not complete:
         try:
             if reader.ending:
@@ -95,10 +96,17 @@ async def events(
                 size += _size(event)
                 if size > max_answer_bytes:
                     raise _too_large(max_answer_bytes)
+                if merged and isinstance(event, TextDelta) and event.logprobs is None:
+                    texts.append(event.text)
+                    continue
+                if texts:
+                    yield _together(texts)
                 yield event
             complete = reader.complete
             if complete:
                 break
+        if texts:
+            yield _together(texts)
     if not reader.ending:
         raise _endless(seen=chunks.seen)
     yield reader.finished(malformed_chunks=chunks.malformed)
@@ -117,6 +125,13 @@ def whole(answer: Chunk, reader: Reader[Chunk], *, max_answer_bytes: int = MAX_A
     if not reader.ending:
         raise _endless(seen=size)
     yield reader.finished(malformed_chunks=0)
+
+
+def _together(texts: list[str]) -> TextDelta:
+    """All of `texts`, which is empty afterwards."""
+    text = "".join(texts)
+    texts.clear()
+    return TextDelta(text)
 
 
 def _too_large(max_answer_bytes: int) -> AnswerTooLarge:

@@ -30,7 +30,7 @@ from providers.errors import (
     QuotaExhausted,
     TruncatedAnswer,
 )
-from providers.tests.subjects import DEEPSEEK, IMPATIENT, KEY, OPENAI, OPENROUTER, Subject, over
+from providers.tests.subjects import DEEPSEEK, IMPATIENT, KEY, OPENAI, OPENROUTER, Subject, over, sse
 from providers.tests.upstream import Ending, Reply, Upstream, recorded, running
 from providers.values import (
     ChatRequest,
@@ -320,8 +320,8 @@ async def test_short_answer_that_nobody_wants_in_pieces_comes_in_one(adapter: Ad
     "changes", [{"whole": False}, {"max_tokens": None}, {"max_tokens": WHOLE_TOKENS + 1}], ids=["stream", "any", "long"]
 )
 async def test_other_answers_come_in_pieces(adapter: Adapter, upstream: Upstream, changes: dict[str, Any]) -> None:
-    upstream.reply = Reply(body=recorded("openai_plain"))
-    assert await drained(adapter, short(**changes)) == WIRE.plain_events
+    upstream.reply = Reply(body=recorded("openai_tools"))
+    assert await drained(adapter, short(**changes)) == WIRE.tools_events
     assert upstream.requests[0].json["stream"] is True
 
 
@@ -354,8 +354,8 @@ async def test_server_that_knows_no_streams_is_understood(adapter: Adapter, upst
 
 
 async def test_server_that_streams_unasked_is_understood(adapter: Adapter, upstream: Upstream) -> None:
-    upstream.reply = Reply(body=recorded("openai_plain"))
-    assert await drained(adapter, short()) == WIRE.plain_events
+    upstream.reply = Reply(body=recorded("openai_tools"))
+    assert await drained(adapter, short()) == WIRE.tools_events
 
 
 async def test_blank_lines_that_keep_a_connection_alive_are_no_answer(adapter: Adapter, upstream: Upstream) -> None:
@@ -406,3 +406,37 @@ async def test_connection_serves_the_next_call_after_a_whole_answer(adapter: Ada
     for _ in range(3):
         await drained(adapter, short())
     assert (len(upstream.requests), upstream.connections) == (3, 1)
+
+
+async def test_pieces_that_nobody_is_shown_come_together_as_they_arrived(adapter: Adapter, upstream: Upstream) -> None:
+    body = recorded("openai_plain")
+    upstream.reply = Reply(body=body)
+    *pieces, finished = await drained(adapter, WIRE.request(whole=True))
+    assert pieces == [TextDelta("".join(event.text for event in WIRE.plain_events if isinstance(event, TextDelta)))]
+    assert finished == WIRE.plain_events[-1]
+
+
+async def test_merged_pieces_keep_their_place_among_the_others(adapter: Adapter, upstream: Upstream) -> None:
+    logprobs = {"content": [{"token": "C", "logprob": -0.5}]}
+
+    def chunk(**choice: Any) -> bytes:
+        return sse({"choices": [{"index": 0, "finish_reason": None, **choice}]})
+
+    upstream.reply = Reply(
+        body=chunk(delta={"content": "A"})
+        + chunk(delta={"content": "B"})
+        + chunk(delta={"content": "C"}, logprobs=logprobs)
+        + chunk(delta={"content": "D"})
+        + chunk(delta={"reasoning_content": "Hm."})
+        + chunk(delta={"content": "E"})
+        + WIRE.ending("stop")
+    )
+    *events, _ = await drained(adapter, WIRE.request(whole=True))
+    assert events == [TextDelta("AB"), TextDelta("C", logprobs), TextDelta("D"), ReasoningDelta("Hm."), TextDelta("E")]
+
+
+async def test_merged_pieces_count_towards_the_size_of_an_answer(upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, options={"max_answer_bytes": 1000})
+    upstream.reply = Reply(body=WIRE.delta("ä" * 100) * 20 + WIRE.ending("stop"))
+    assert type(await failure(adapter, WIRE.request(whole=True))) is AnswerTooLarge
+    await adapter.aclose()

@@ -242,10 +242,11 @@ class ChunkReader:
         self._usage = untrusted.mapping(chunk.get("usageMetadata")) or self._usage
         self._model = untrusted.text(chunk.get("modelVersion")) or self._model
         self._id = untrusted.text(chunk.get("responseId")) or self._id
-        candidate = next(untrusted.mappings(chunk.get("candidates")), None)
-        if candidate is None:
+        candidates = untrusted.mappings(chunk.get("candidates"))
+        if not candidates:
             self._refuse_blocked(untrusted.mapping(chunk.get("promptFeedback")))
             return
+        candidate = candidates[0]
         for part in untrusted.mappings(untrusted.mapping(candidate.get("content")).get("parts")):
             yield from self._part(part)
         if reason := untrusted.text(candidate.get("finishReason")):

@@ -117,7 +117,9 @@ class ChunkReader:
             raise classify.from_object(chunk)
         self._model = untrusted.text(chunk.get("model")) or self._model
         self._id = untrusted.text(chunk.get("id")) or self._id
-        self._kept |= {name: chunk[name] for name in _KEPT_FIELDS if chunk.get(name) is not None}
+        for name in _KEPT_FIELDS:
+            if (value := chunk.get(name)) is not None:
+                self._kept[name] = value
         # Groq reports under its own name
         usage = chunk.get("usage") or untrusted.mapping(chunk.get("x_groq")).get("usage")
         if isinstance(usage, dict):
@@ -142,25 +144,34 @@ class ChunkReader:
         if choice.get("error"):  # OpenRouter
             raise classify.from_object(choice)
         delta = untrusted.mapping(choice.get("delta") or choice.get("message"))
-        for name in self._reasoning_fields:
-            if text := untrusted.text(delta.get(name)):
-                yield ReasoningDelta(text)
-                break
         logprobs = choice.get("logprobs")
-        # A refusal in OpenAI's structured output comes in a field of its own, and is all that the model says
-        text = untrusted.text(delta.get("content")) or untrusted.text(delta.get("refusal"))
-        if text or logprobs is not None:
-            yield TextDelta(text, logprobs)
-        for call in untrusted.mappings(delta.get("tool_calls")):
-            yield self._calls.delta(call)
+        content = untrusted.text(delta.get("content"))
+        if content and len(delta) == 1:  # nearly every chunk
+            yield TextDelta(content, logprobs)
+        else:
+            yield from self._delta(delta, content, logprobs)
         reason = choice.get("finish_reason")
+        if not reason:
+            return
         if reason == "error":
             raise ServerFault("it broke the answer off with an error.", upstream_code=reason)
         if reason == "insufficient_system_resource":  # DeepSeek
             raise Overloaded("it broke the answer off for want of capacity.", upstream_code=reason)
-        if isinstance(reason, str) and reason:
+        if isinstance(reason, str):
             self._reason = reason
             self.ending = True
+
+    def _delta(self, delta: Mapping[str, Json], content: str, logprobs: Json) -> Iterator[Event]:
+        for name in self._reasoning_fields:
+            if text := untrusted.text(delta.get(name)):
+                yield ReasoningDelta(text)
+                break
+        # A refusal in OpenAI's structured output comes in a field of its own, and is all that the model says
+        text = content or untrusted.text(delta.get("refusal"))
+        if text or logprobs is not None:
+            yield TextDelta(text, logprobs)
+        for call in untrusted.mappings(delta.get("tool_calls")):
+            yield self._calls.delta(call)
 
 
 class _CallOrder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from providers.values import Json
 
@@ -12,10 +11,9 @@ def mapping(value: Json) -> dict[str, Json]:
     return value if isinstance(value, dict) else {}
 
 
-def mappings(value: Json) -> Iterator[dict[str, Json]]:
+def mappings(value: Json) -> list[dict[str, Json]]:
     """The objects in a list."""
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def text(value: Json) -> str:

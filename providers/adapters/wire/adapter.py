@@ -62,7 +62,10 @@ class WireAdapter(ABC):
                         yield event
                     return
                 events = reading.events(
-                    JsonEvents(answer.chunk), question.reader, max_answer_bytes=self._max_answer_bytes
+                    JsonEvents(answer.chunk),
+                    question.reader,
+                    max_answer_bytes=self._max_answer_bytes,
+                    merged=request.whole,
                 )
                 async with aclosing(events):
                     async for event in events:
