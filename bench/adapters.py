@@ -1,5 +1,5 @@
 """What a call to a provider costs the process that makes it: our own conversation against the vendor's library, and
-both against nothing but aiohttp and orjson.
+both against nothing but aiohttp and orjson, or httpx2.
 
     .venv/bin/python -m bench.adapters [--rounds N]
 
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx2
 import orjson
 import uvloop
 
@@ -48,11 +49,11 @@ TARGETS = {"wire, whole": 200.0, "wire, a chunk more": 12.0}
 Call = Callable[[], Awaitable[None]]
 
 
-def request(chunks: int, *, whole: bool = False) -> ChatRequest:
+def request(chunks: int, *, whole: bool = False, short: bool = False) -> ChatRequest:
     return ChatRequest(
         model=f"mock-{chunks}?burst=1",
         messages=[Message(role="user", content="What is the capital of France?")],
-        max_tokens=100 if whole else None,
+        max_tokens=100 if short else None,
         whole=whole,
     )
 
@@ -69,23 +70,35 @@ def through(adapter: Adapter, asked: ChatRequest) -> Call:
     return call
 
 
-def bare(session: aiohttp.ClientSession, url: str, *, chunks: int, stream: bool) -> Call:
-    """The least that can be done with the same pieces: bytes in, JSON out, and every chunk parsed."""
-    body = {
-        "model": f"mock-{chunks}?burst=1",
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
-        "stream": stream,
-        "stream_options": {"include_usage": True},
-    }
+def question(chunks: int, *, stream: bool) -> bytes:
+    return orjson.dumps(
+        {
+            "model": f"mock-{chunks}?burst=1",
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+            "stream": stream,
+            "stream_options": {"include_usage": True},
+        }
+    )
+
+
+def over_aiohttp(session: aiohttp.ClientSession, url: str, *, chunks: int, stream: bool) -> Call:
+    """The least that can be done with it: bytes in, JSON out, and every chunk parsed."""
 
     async def call() -> None:
-        async with session.post(f"{url}/chat/completions", data=orjson.dumps(body)) as response:
+        async with session.post(f"{url}/chat/completions", data=question(chunks, stream=stream)) as response:
             if not stream:
                 orjson.loads(await response.read())
                 return
             async for line in response.content:
                 if line.startswith(b"data: {"):
                     orjson.loads(line[6:])
+
+    return call
+
+
+def over_httpx2(client: httpx2.AsyncClient, url: str) -> Call:
+    async def call() -> None:
+        orjson.loads((await client.post(f"{url}/chat/completions", content=question(1, stream=False))).content)
 
     return call
 
@@ -112,16 +125,19 @@ async def measure(url: str, *, rounds: int) -> dict[str, list[float]]:
         session = await closing.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
         )
+        client = await closing.enter_async_context(httpx2.AsyncClient())
         ours, theirs = wire.OpenAIAdapter(config), sdk.OpenAIAdapter(config)
         closing.push_async_callback(ours.aclose)
         closing.push_async_callback(theirs.aclose)
         contestants: dict[str, tuple[Call, int]] = {
-            "aiohttp, whole": (bare(session, url, chunks=1, stream=False), 2000),
-            "wire, whole": (through(ours, request(1, whole=True)), 2000),
+            "aiohttp, whole": (over_aiohttp(session, url, chunks=1, stream=False), 2000),
+            "httpx2, whole": (over_httpx2(client, url), 300),
+            "wire, whole": (through(ours, request(1, whole=True, short=True)), 2000),
             "wire, one chunk": (through(ours, request(1)), 2000),
             "sdk, one chunk": (through(theirs, request(1)), 300),
-            f"aiohttp, {CHUNKS} chunks": (bare(session, url, chunks=CHUNKS, stream=True), 200),
+            f"aiohttp, {CHUNKS} chunks": (over_aiohttp(session, url, chunks=CHUNKS, stream=True), 200),
             f"wire, {CHUNKS} chunks": (through(ours, request(CHUNKS)), 200),
+            f"wire, {CHUNKS} chunks unseen": (through(ours, request(CHUNKS, whole=True)), 200),
             f"sdk, {CHUNKS} chunks": (through(theirs, request(CHUNKS)), 50),
         }
         found: dict[str, list[float]] = {name: [] for name in contestants}
@@ -164,11 +180,9 @@ def main() -> int:
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         found = runner.run(measure(f"{upstream.url}/v1", rounds=rounds))
-    for family in ("aiohttp", "wire", "sdk"):
-        one = found["aiohttp, whole" if family == "aiohttp" else f"{family}, one chunk"]
-        many = found[f"{family}, {CHUNKS} chunks"]
-        if family != "aiohttp":
-            found[f"{family}, a chunk more"] = [(b - a) / (CHUNKS - 1) for a, b in zip(one, many, strict=True)]
+    for family in ("wire", "sdk"):
+        one, many = found[f"{family}, one chunk"], found[f"{family}, {CHUNKS} chunks"]
+        found[f"{family}, a chunk more"] = [(b - a) / (CHUNKS - 1) for a, b in zip(one, many, strict=True)]
     report["microseconds"] = {
         name: {"median": round(statistics.median(values), 1), "values": [round(value, 1) for value in values]}
         for name, values in found.items()
@@ -177,6 +191,7 @@ def main() -> int:
     report["ratios"] = {
         "sdk to wire, one chunk": round(middle["sdk, one chunk"] / middle["wire, one chunk"], 2),
         "sdk to wire, a chunk more": round(middle["sdk, a chunk more"] / middle["wire, a chunk more"], 2),
+        "httpx2 to wire, whole": round(middle["httpx2, whole"] / middle["wire, whole"], 2),
         "wire to aiohttp, whole": round(middle["wire, whole"] / middle["aiohttp, whole"], 2),
         f"wire to aiohttp, {CHUNKS} chunks": round(
             middle[f"wire, {CHUNKS} chunks"] / middle[f"aiohttp, {CHUNKS} chunks"], 2

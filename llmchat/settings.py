@@ -306,7 +306,7 @@ def _vendor(
     """One row of PROVIDERS; the vendor's `NAME_API_KEY`, `NAME_BASE_URL` and `NAME_ADAPTER` are read here."""
     adapters = {family: f"providers.adapters.{family}.{adapter}" for family in ("wire", "sdk")}
     return {
-        "ADAPTER": adapters[env.choice(f"{name}_ADAPTER", "sdk", of=adapters)],
+        "ADAPTER": adapters[env.choice(f"{name}_ADAPTER", "wire", of=adapters)],
         "API_KEY": env.optional(f"{name}_API_KEY"),
         "BASE_URL": env.url(f"{name}_BASE_URL", base_url, schemes={"http", "https"}),
         "NEEDS_KEY": needs_key,

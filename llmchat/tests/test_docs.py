@@ -18,7 +18,12 @@ from providers.errors import ProviderError
 RUNNING = (PROJECT / "docs" / "running.md").read_text(encoding="utf-8")
 _OURS = ("accounts", "chat", "llmchat", "providers")
 #: Django's, Docker's and the platform's own, and the placeholder for each provider's.
-_FOREIGN = {"SIGTERM", "NAME_API_KEY", "NAME_BASE_URL", "ENV_FILE"}
+_FOREIGN = {"SIGTERM", "NAME_API_KEY", "NAME_BASE_URL", "ENV_FILE"} | {
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+}
 #: Vendors' words, which the simulated provider speaks.
 _VENDORS = {"rate_limit_exceeded", "server_error", "overloaded", "insufficient_quota"}
 
