@@ -23,6 +23,7 @@ from django.db import connections
 from django.urls import get_resolver
 
 from chat import durability
+from llmchat.lib import redis_clients
 from llmchat.tests.environment import SERVICES, Services
 from llmchat.tests.servers import LiveServer
 from providers import catalogue
@@ -59,6 +60,19 @@ def empty_cache() -> None:
     """Counters, cached keys and answers of one test never reach the next; nor does its catalogue."""
     cache.clear()
     catalogue.forget()
+
+
+@pytest.fixture(autouse=True)
+def no_connection_to_redis_is_left(request: pytest.FixtureRequest) -> None:
+    """An asynchronous test's connections end with its event loop."""
+    if inspect.iscoroutinefunction(request.function):
+        request.getfixturevalue("closing_redis")
+
+
+@pytest_asyncio.fixture
+async def closing_redis() -> AsyncIterator[None]:
+    yield
+    await redis_clients.aclose_all()
 
 
 @pytest.fixture(scope="session")

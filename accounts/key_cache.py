@@ -17,6 +17,7 @@ from django.conf import settings
 
 from accounts.errors import InvalidAPIKey
 from accounts.principals import Principal
+from llmchat.lib import changes
 from llmchat.lib.envelope import APIError
 
 MAX_RESERVE_SECONDS = 3600.0
@@ -146,8 +147,18 @@ class KeyCache:
                 self._good.pop(digest, None)
                 self._refused.pop(digest, None)
 
+    def distrust(self) -> None:
+        """Any key may have changed: the next use asks the database. While that fails, good ones stay in reserve."""
+        with self._lock:
+            self._generation += 1
+            oldest = self.clock() - settings.API_KEY_CACHE_SECONDS
+            for finding in (*self._good.values(), *self._refused.values()):
+                finding.found_at = min(finding.found_at, oldest)
+
     def __len__(self) -> int:
         return len(self._good) + len(self._refused)
 
 
 KEYS = KeyCache()
+
+changes.on("keys", hear=lambda digest: KEYS.forget(digest or None), missed=KEYS.distrust)

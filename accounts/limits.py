@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from accounts.counters import count, where_it_may_block
+from accounts.counters import Usage, count, count_async
 from accounts.errors import RequestsPerHourExceeded
 from accounts.principals import Principal
+
+_GROUP = "requests_per_hour"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +38,22 @@ def check_rate(principal: Principal) -> RateState | None:
     limit = principal.plan.requests_per_hour
     if limit is None:
         return None
-    usage = count("requests_per_hour", value=str(principal.organization_id), rate=f"{limit}/h")
+    return _judged(principal, limit, count(_GROUP, value=str(principal.organization_id), rate=f"{limit}/h"))
+
+
+async def check_rate_async(principal: Principal) -> RateState | None:
+    """`check_rate` for the event loop."""
+    limit = principal.plan.requests_per_hour
+    if limit is None:
+        return None
+    usage = await count_async(_GROUP, value=str(principal.organization_id), rate=f"{limit}/h")
+    return _judged(principal, limit, usage)
+
+
+def _judged(principal: Principal, limit: int, usage: Usage) -> RateState:
     state = RateState(limit=limit, remaining=max(limit - usage.count, 0), reset_seconds=usage.reset_seconds)
     if usage.count > limit:
         raise RequestsPerHourExceeded(
             plan=principal.plan.name, limit=limit, retry_after=state.reset_seconds, headers=state.headers()
         )
     return state
-
-
-async def check_rate_async(principal: Principal) -> RateState | None:
-    """`check_rate` for the event loop."""
-    if principal.plan.requests_per_hour is None:
-        return None
-    return await where_it_may_block(check_rate, principal)

@@ -18,8 +18,8 @@ from django.db import transaction
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from accounts.key_cache import KEYS
 from accounts.models import APIKey, Organization, Plan, User
+from llmchat.lib import changes
 
 #: 32 random bytes in URL-safe base64 after the mark by which leaked keys are found in code and logs.
 RAW_KEY = re.compile(r"llmc_[A-Za-z0-9_-]{43}")
@@ -126,9 +126,9 @@ def rotate_api_key(
 
 def forget_cached_keys() -> None:
     """To be called when a plan or an organization has changed: any number of keys may now mean something else."""
-    transaction.on_commit(KEYS.forget)
+    transaction.on_commit(lambda: changes.tell("keys"))
 
 
 def _forget(key: APIKey) -> None:
     # Not before the change can be read: a request in between would cache the old state for its whole life.
-    transaction.on_commit(lambda: KEYS.forget(key.digest))
+    transaction.on_commit(lambda: changes.tell("keys", key.digest))

@@ -19,7 +19,7 @@ from django.conf import settings  # noqa: E402
 from django.urls import get_resolver  # noqa: E402
 
 from chat import durability, engine  # noqa: E402
-from llmchat.lib import lifecycle  # noqa: E402
+from llmchat.lib import changes, lifecycle, redis_clients  # noqa: E402
 from llmchat.lib.asgi import Receive, Scope, Send  # noqa: E402
 from llmchat.lib.body_limit import BodyLimit, Bounds  # noqa: E402
 from llmchat.lib.lean import LeanHandler  # noqa: E402
@@ -49,9 +49,11 @@ async def _warm_up() -> None:
 
 lifecycle.on_startup(durability.start)
 lifecycle.on_startup(_warm_up)
+lifecycle.on_startup(changes.listen)
 # In the other order: whoever still waits for a provider is recorded before the way to it is closed.
 lifecycle.on_shutdown(durability.stop)
 lifecycle.on_shutdown(registry.aclose_all)
+lifecycle.on_shutdown(redis_clients.aclose_all)
 lifecycle.on_shutdown(engine.stop)
 
 _bounds = Bounds(max_bytes=settings.MAX_BODY_BYTES, seconds=settings.BODY_READ_SECONDS)

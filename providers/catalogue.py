@@ -3,8 +3,9 @@
     snapshot = await catalogue.snapshot()
     model = snapshot.resolve("openrouter/openai/gpt-4o-mini")
 
-While requests come, a snapshot is hardly older than `FRESH_SECONDS`, and this process's own changes show at once
-(`forget`). When the database fails, the last one known stands. What names mean is the business of `providers.names`.
+While requests come, a snapshot is hardly older than `FRESH_SECONDS`, and changes that are told of (`tell_of_change`)
+show at once, those of other processes as `llmchat.lib.changes` says. When the database fails, the last one known
+stands. What names mean is the business of `providers.names`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from types import MappingProxyType
 
 from django.db import Error as DatabaseTrouble
 
+from llmchat.lib import changes
 from llmchat.lib.threads import in_background
 from providers.models import LanguageModel, ModelAlias, Price
 from providers.names import Entry, ResolvedModel, Route, Snapshot, choose_default
 from providers.pricing import PriceVersion
 
-__all__ = ["Entry", "ResolvedModel", "Snapshot", "choose_default", "current", "forget", "snapshot"]
+__all__ = ["Entry", "ResolvedModel", "Snapshot", "choose_default", "current", "forget", "snapshot", "tell_of_change"]
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +107,16 @@ def current() -> Snapshot:
 
 
 def forget() -> None:
-    """The rows have changed: the next to ask reads them. To be called once the change is committed."""
+    """What this process knows is not good any more: the next to ask reads the rows."""
     _held.forget()
+
+
+def tell_of_change() -> None:
+    """The rows have changed, and the change is committed: every process reads them anew."""
+    changes.tell("catalogue")
+
+
+changes.on("catalogue", hear=lambda _: forget(), missed=forget)
 
 
 def _renewal() -> Future[None]:

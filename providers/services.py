@@ -58,7 +58,7 @@ def fill_catalogue(
         Price.objects.filter(id__in=[price.id for price in planned.withdrawn]).delete()
         Price.objects.bulk_create(planned.added, batch_size=_BATCH)
         transaction.set_rollback(dry_run)
-        transaction.on_commit(catalogue.forget)
+        transaction.on_commit(catalogue.tell_of_change)
     return Filled(
         models_known=len(wanted),
         models_added=added,
@@ -96,7 +96,7 @@ def set_price(
     price.full_clean()
     with transaction.atomic():
         price.save()
-        transaction.on_commit(catalogue.forget)
+        transaction.on_commit(catalogue.tell_of_change)
     return price
 
 
@@ -104,20 +104,20 @@ def withdraw_price(price: Price) -> None:
     """Takes back a version that is not in force yet. Raises PriceIsFinal for one that is or was."""
     with transaction.atomic():
         price.delete()
-        transaction.on_commit(catalogue.forget)
+        transaction.on_commit(catalogue.tell_of_change)
 
 
 def set_enabled(models: QuerySet[LanguageModel], *, enabled: bool) -> int:
     """Switches models on or off; returns how many were not so before."""
     with transaction.atomic():
         changed = models.exclude(is_enabled=enabled).update(is_enabled=enabled, updated_at=timezone.now())
-        transaction.on_commit(catalogue.forget)
+        transaction.on_commit(catalogue.tell_of_change)
     return changed
 
 
 def note_change() -> None:
     """Rows of the catalogue are being changed: once that is committed, this process sees it."""
-    transaction.on_commit(catalogue.forget)
+    transaction.on_commit(catalogue.tell_of_change)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

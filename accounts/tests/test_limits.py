@@ -17,6 +17,8 @@ from accounts.counters import Usage, count
 from accounts.errors import LimitsUnavailable, RequestsPerHourExceeded
 from accounts.limits import RateState, check_rate, check_rate_async
 from accounts.tests.principals import principal
+from llmchat.lib import redis_clients
+from llmchat.lib.threads import in_thread
 from llmchat.tests.servers import Redis, free_port, missing_programs
 
 NOW = 1_750_000_000.0
@@ -150,6 +152,71 @@ async def test_exactly_the_limit_passes_on_the_event_loop(counters: str) -> None
     outcomes = await asyncio.gather(*(check_rate_async(asking) for _ in range(50)), return_exceptions=True)
 
     assert Counter(type(outcome) for outcome in outcomes) == {RateState: 20, RequestsPerHourExceeded: 30}
+
+
+async def test_threads_and_the_event_loop_count_together(counters: str) -> None:
+    asking = principal(requests_per_hour=4)
+
+    states = [await check_rate_async(asking), await in_thread(check_rate, asking), await check_rate_async(asking)]
+
+    assert [state.remaining for state in states if state] == [3, 2, 1]
+    assert len({state.limit for state in states if state}) == 1
+
+
+async def test_the_event_loop_counts_without_a_thread_and_with_one_command(
+    counters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = principal(requests_per_hour=4)
+    await check_rate_async(asking)
+    handed_over: list[object] = []
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", lambda _self, *work, **_: handed_over.append(work))
+    before = await commands(counters)
+
+    state = await check_rate_async(asking)
+
+    assert (state and state.remaining, handed_over) == (2, [])
+    # The script, and what it does; the other is the question itself.
+    assert await commands(counters) - before == (0 if counters == "memory" else 3)
+
+
+async def test_a_counter_on_the_event_loop_goes_with_its_window(counters: str) -> None:
+    asking = principal(requests_per_hour=4)
+    await check_rate_async(asking)
+    client = redis_clients.client()
+    if client is not None:
+        keys = await client.keys("*rl:*")
+        assert keys
+        assert all([0 < await client.ttl(key) <= 3605 for key in keys])
+
+
+async def test_counting_on_the_event_loop_goes_on_when_redis_is_back(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    if missing_programs():
+        pytest.skip("; ".join(missing_programs()))
+    asking = principal(requests_per_hour=5)
+    server = Redis()
+    try:
+        await in_thread(server.start)
+        with redis_cache(settings, server.url):
+            await check_rate_async(asking)
+            await in_thread(server.stop)
+            for _ in range(3):
+                with pytest.raises(LimitsUnavailable):
+                    await check_rate_async(asking)
+            await in_thread(server.start)
+            state = await check_rate_async(asking)
+    finally:
+        await in_thread(server.stop)
+    assert state is not None
+    assert state.remaining == 4
+    assert [record.levelname for record in caplog.records if record.name == "accounts.counters"] == ["ERROR", "WARNING"]
+
+
+async def commands(counters: str) -> int:
+    client = redis_clients.client()
+    assert (client is None) == (counters == "memory")
+    return int((await client.info("stats"))["total_commands_processed"]) if client is not None else 0
 
 
 async def test_plan_without_limit_on_the_event_loop() -> None:

@@ -466,11 +466,15 @@ async def test_a_stall_after_many_events_and_a_slow_reader_is_noticed():
     timeouts = Timeouts(first_token=0.05, between_chunks=0.05)
     candidate, adapter = scripted([TextDelta("a"), TextDelta("b"), forever], timeouts=timeouts)
     shown = []
-    with pytest.raises(Stalled):
+
+    async def read_slowly() -> None:
         async with aclosing(attempt_in_order([candidate])) as steps:
             async for step in steps:
                 shown.append(step)
                 await asyncio.sleep(0.12)
+
+    with pytest.raises(Stalled):
+        await read_slowly()
     assert [step for step in shown if isinstance(step, TextDelta)] == [TextDelta("a"), TextDelta("b")]
     assert (adapter.closed, asyncio.current_task().cancelling()) == (1, 0)
 
