@@ -405,8 +405,8 @@ class LiveServer:
     def log_tail(self) -> str:
         return self._child.log_tail() if self.log.exists() else ""
 
-    def manage(self, *arguments: str) -> str:
-        """Run one management command on this server's data. Returns its standard output.
+    def manage(self, *arguments: str, seconds: float = START_SECONDS) -> str:
+        """Run one management command on this server's data, for `seconds` at most. Returns its standard output.
 
         Raises:
             ServerFailed: it ended with anything but 0; the message holds what it wrote on standard error.
@@ -418,7 +418,7 @@ class LiveServer:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=START_SECONDS,
+            timeout=seconds,
             check=False,
         )
         if done.returncode != 0:
