@@ -45,6 +45,20 @@ class Plan(models.Model):
         help_text='List of names or patterns, such as ["gemini-*", "local/*"]. Empty: every model.',
     )
     priority = models.PositiveSmallIntegerField(default=0, help_text="Higher goes first when requests queue up.")
+    retention_days = models.PositiveIntegerField(
+        "days on record",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="How long exchanges stay on record; usage and cost by day stay. Empty: for ever.",
+    )
+    texts_retention_days = models.PositiveIntegerField(
+        "days of texts",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="How long prompts and answers stay on record; their numbers stay. Empty: as long as the exchange.",
+    )
 
     class Meta:
         ordering: ClassVar = ["priority", "slug"]

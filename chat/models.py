@@ -95,7 +95,9 @@ class Interaction(models.Model):
     )
     created_at = models.DateTimeField(help_text="When the request was accepted.")
     finished_at = models.DateTimeField(null=True)
-    erased_at = models.DateTimeField(null=True, help_text="When its texts were erased at somebody's wish.")
+    erased_at = models.DateTimeField(
+        null=True, help_text="When its texts were erased, at somebody's wish or by retention."
+    )
 
     status = models.CharField(max_length=16, choices=Status)
     error_type = models.CharField(max_length=64, blank=True)
@@ -240,3 +242,35 @@ class QuarantinedExchange(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class Removal(models.Model):
+    """What went from the record, and why: written with each removal, never edited. Holds no text that went."""
+
+    class Kind(models.TextChoices):
+        EXCHANGES = "exchanges", "Exchanges past their retention"
+        TEXTS = "texts", "Texts past their retention"
+        PERSON = "person", "Texts of a person"
+
+    kind = models.CharField(max_length=16, choices=Kind)
+    organization = models.ForeignKey(
+        "accounts.Organization",
+        on_delete=models.CASCADE,
+        null=True,
+        related_name="+",
+        help_text="Empty: a partition of all organizations.",
+    )
+    user_id = models.CharField("user", max_length=128, blank=True)
+    before = models.DateTimeField(help_text="What was accepted before then has gone.")
+    interactions = models.PositiveBigIntegerField(default=0)
+    conversations = models.PositiveBigIntegerField(default=0)
+    quarantined = models.PositiveBigIntegerField(default=0, help_text="Exchanges in quarantine.")
+    partition = models.CharField(max_length=64, blank=True, help_text="The partition that was dropped as a whole.")
+    by = models.CharField(max_length=150, help_text="The administrator or the command.")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}, {self.created_at:%Y-%m-%d %H:%M}"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from celery import shared_task
 
-from chat import claims, partitions, services
+from chat import claims, partitions, retention, services
 from providers import health
+
+logger = logging.getLogger(__name__)
+
+#: Well within the time that a task has.
+_RETENTION_SECONDS = 180.0
 
 
 @shared_task(name="chat.tasks.refresh_health", ignore_result=True)
@@ -25,3 +32,10 @@ def purge_idempotency() -> None:
 def make_partitions() -> None:
     """Makes the record's partitions ahead of time, on PostgreSQL."""
     partitions.make()
+
+
+@shared_task(name="chat.tasks.apply_retention", ignore_result=True)
+def apply_retention() -> None:
+    """Removes what plans keep no longer; what is left of it when the time is over goes with the next run."""
+    for removal in retention.apply(seconds=_RETENTION_SECONDS):
+        logger.info("Removed: %s, %d interactions.", removal, removal.interactions)

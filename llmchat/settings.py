@@ -404,6 +404,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600,
         "options": {"expires": 3600},
     },
+    "apply-retention": {"task": "chat.tasks.apply_retention", "schedule": 3600, "options": {"expires": 3600}},
     "make-partitions": {"task": "chat.tasks.make_partitions", "schedule": 3600, "options": {"expires": 3600}},
 }
 
