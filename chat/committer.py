@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.db import InterfaceError, InternalError, OperationalError, close_old_connections, connections
 
 from chat import quarantine, rows
 from chat.journal import Journal, JournalFull, Place, fetch
@@ -31,8 +31,12 @@ from chat.rows import ExchangeRows
 
 logger = logging.getLogger(__name__)
 
+#: The database is away, or takes nothing: a standby that only reads raises the last one. No row is to blame.
+UNUSABLE: Final = (OperationalError, InterfaceError, InternalError)
 #: Exchanges committed together at most; a longer queue takes several transactions.
 BATCH: Final = 500
+#: Bytes of their ends in the journal after which a batch is full, too: rows take several times as much memory.
+BATCH_BYTES: Final = 4 * 1024 * 1024
 #: Seconds until a failing database is tried again, doubled with each failure up to the longest.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
@@ -97,6 +101,14 @@ class Committer:
         """Exchanges that have ended and are not committed."""
         return len(self._queue) + len(self._active)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether an exchange has waited for the database for longer than anybody waits for it."""
+        with suppress(IndexError):
+            oldest = self._active[0] if self._active else self._queue[0]
+            return time.monotonic() - oldest.since > self._patience
+        return False
+
     async def commit(self, exchange: ExchangeRows) -> None:
         """Returns when the exchange is durable: committed, or in the synced journal while the database is away.
 
@@ -139,7 +151,7 @@ class Committer:
                 continue
             try:
                 self._store(batch)
-            except (OperationalError, InterfaceError) as error:
+            except UNUSABLE as error:
                 self._put_back(batch)
                 if self._outage(error, pause):
                     return
@@ -165,9 +177,19 @@ class Committer:
                 return []
         self._linger()
         with self._lock:
-            self._active = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            self._active = self._take()
         self._last_batch = (time.monotonic(), len(self._active))
         return self._active
+
+    def _take(self) -> list[_Item]:
+        """The next ones: as many as a transaction should hold, or one to see whether the database is back."""
+        taken: list[_Item] = []
+        size = 0
+        while self._queue and len(taken) < (1 if self._is_down else BATCH) and size < BATCH_BYTES:
+            item = self._queue.popleft()
+            taken.append(item)
+            size += item.place.length if item.place is not None else 0
+        return taken
 
     def _linger(self) -> None:
         """Lets others join a batch, when so many come that it pays, and never for somebody who is alone."""
@@ -256,7 +278,7 @@ class Committer:
     def _release_from_journal(self, *, older_than: float) -> None:
         before = time.monotonic() - older_than
         with self._lock:
-            waiting = [item for item in (*self._active, *self._queue) if not item.is_released and item.since <= before]
+            waiting = [item for item in self._unreleased() if item.since <= before]
         if not waiting:
             return
         durable = {item for item in waiting if item.place is not None}
@@ -272,6 +294,16 @@ class Committer:
                 item.exchange = None
         self._release(durable)
         self._release(lost, NotDurable("Neither the database nor the journal takes the exchange."))
+
+    def _unreleased(self) -> list[_Item]:
+        """Those who are waited for. Who came first is released first: the rest of a long queue is not looked at."""
+        tail: list[_Item] = []
+        for place in range(len(self._queue) - 1, -1, -1):
+            item = self._queue[place]
+            if item.is_released:
+                break
+            tail.append(item)
+        return [*(item for item in self._active if not item.is_released), *reversed(tail)]
 
     def _release(self, items: Iterable[_Item], error: Exception | None = None) -> None:
         """Wakes those who wait, with one call for each event loop."""
@@ -301,13 +333,13 @@ def _wake(items: Sequence[_Item], error: Exception | None) -> None:
 def store_or_quarantine(batch: Sequence[ExchangeRows]) -> None:
     """Stores the batch; what the database refuses is found by halving and put into quarantine with the reason.
 
-    Raises OperationalError or InterfaceError when the database cannot be reached.
+    Raises one of `UNUSABLE` when the database takes nothing at all.
     """
     if not batch:
         return
     try:
         rows.store(batch)
-    except (OperationalError, InterfaceError):
+    except UNUSABLE:
         raise
     except Exception as error:
         if len(batch) == 1:

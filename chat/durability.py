@@ -38,6 +38,13 @@ def committer() -> Committer:
     return _committer
 
 
+def waiting() -> tuple[int, bool]:
+    """Exchanges of this process that have ended and are not in the database, and whether they are too many for too
+    long: the database is away or too slow, and answers go by the journal."""
+    current = _committer
+    return (current.backlog, current.is_behind) if current is not None else (0, False)
+
+
 async def start() -> None:
     """Opens the journal, and replays those of dead processes on a thread of its own, for as long as that takes."""
     await sync_to_async(committer, thread_sensitive=False)()

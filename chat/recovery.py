@@ -16,10 +16,10 @@ from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
-from django.db import InterfaceError, OperationalError, connections
+from django.db import connections
 
 from chat import journal, rows
-from chat.committer import BATCH, store_or_quarantine
+from chat.committer import BATCH, BATCH_BYTES, UNUSABLE, store_or_quarantine
 from chat.journal import Place, Record
 from chat.models import Interaction
 from chat.rows import ExchangeRows
@@ -45,7 +45,7 @@ class Report:
 def replay(directory: Path) -> Report:
     """Claims and replays the journals below `directory` whose processes are dead.
 
-    Raises OperationalError or InterfaceError when the database cannot be reached: what is not replayed stays.
+    Raises one of `UNUSABLE` when the database cannot be used: what is not replayed stays.
     """
     report = Report()
     journal.remove_stillborn(directory)
@@ -109,7 +109,7 @@ def replay_until_done(directory: Path, *, should_end: threading.Event) -> None:
     while True:
         try:
             report = replay(directory)
-        except (OperationalError, InterfaceError) as error:
+        except UNUSABLE as error:
             logger.warning("Journals wait for the database: %s", error)
             connections.close_all()
             if should_end.wait(PAUSE):
@@ -143,6 +143,7 @@ def _replay_one(path: Path, report: Report) -> None:
     damaged: set[Path] = set()
     begun: dict[UUID, Place] = {}
     batch: list[ExchangeRows] = []
+    size = 0
     for segment in segments:
 
         def complain(complaint: str, segment: Path = segment) -> None:
@@ -155,13 +156,18 @@ def _replay_one(path: Path, report: Report) -> None:
                 continue
             begun.pop(record.exchange, None)
             batch += _understood(rows.from_facts, record, complain)
-            if len(batch) >= BATCH:
+            size += record.place.length
+            if len(batch) >= BATCH or size >= BATCH_BYTES:
                 report.ended += _store(batch)
+                size = 0
     report.ended += _store(batch)
+    size = 0
     for place in begun.values():
         batch += _understood(rows.interrupted, journal.fetch(place), report.complaints.append)
-        if len(batch) >= BATCH:
+        size += place.length
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
             report.interrupted += _store(batch)
+            size = 0
     report.interrupted += _store(batch)
     report.journals += bool(segments)
     _clear(path, segments, damaged)

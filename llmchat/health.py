@@ -24,6 +24,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import APIKeyAuthentication
+from chat import durability
 from llmchat.lib import lifecycle
 from llmchat.lib.async_views import AsyncViewSet
 from llmchat.lib.envelope import APIError, DatabaseUnavailable
@@ -119,9 +120,15 @@ async def _lately_finding() -> Findings:
         return {"background": {"status": "unknown", "lastRefresh": None}, "providers": {}}
 
 
+def _record_finding() -> Findings:
+    """That of the process that was asked; the metrics tell the sum."""
+    backlog, is_behind = durability.waiting()
+    return {"status": "behind" if is_behind else "ok", "backlog": backlog}
+
+
 async def _dependencies() -> Findings:
     database, cache_, lately = await asyncio.gather(_database_finding(), _cache_finding(), _lately_finding())
-    return {"database": database, "cache": cache_, **lately}
+    return {"database": database, "record": _record_finding(), "cache": cache_, **lately}
 
 
 async def _may_see_details(request: Request) -> bool:
@@ -163,6 +170,7 @@ _EXAMPLES = [
             "version": settings.VERSION,
             "dependencies": {
                 "database": {"status": "ok"},
+                "record": {"status": "ok", "backlog": 0},
                 "cache": {"status": "unreachable"},
                 "background": {"status": "ok", "lastRefresh": "2024-06-15T14:32:00Z"},
                 "providers": {"local": {"configured": True, "models": {"smollm2-135m": "online"}}},
@@ -187,7 +195,8 @@ class HealthViewSet(AsyncViewSet):
     )
     async def list(self, request: Request) -> Response:
         dependencies = await _dependencies()
-        healthy = all(dependencies[name]["status"] in {"ok", "unknown"} for name in ("database", "cache", "background"))
+        asked = ("database", "record", "cache", "background")
+        healthy = all(dependencies[name]["status"] in {"ok", "unknown"} for name in asked)
         body: Findings = {"status": "ok" if healthy else "degraded", "version": settings.VERSION}
         if await _may_see_details(request):
             body["dependencies"] = dependencies

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import DataError, OperationalError
+from django.db import DataError, InternalError, OperationalError
 
 from chat import committer as module
 from chat import journal, quarantine, recovery, rows
@@ -20,6 +22,7 @@ from chat.journal import Journal
 from chat.models import Attempt, Interaction, QuarantinedExchange, Status
 from chat.rows import ExchangeRows
 from chat.tests.factories import AttemptFactory, InteractionFactory
+from llmchat.tests.waiting import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -53,10 +56,12 @@ class Database:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: Exception | None = None
         self.transactions = 0
+        self.batches: list[int] = []
         real = rows.store
 
         def store(batch):
             self.transactions += 1
+            self.batches.append(len(batch))
             if self.error is not None:
                 raise self.error
             real(batch)
@@ -138,13 +143,91 @@ async def test_while_the_database_is_away_the_synced_journal_must_do(owner, comm
     assert synced
     assert await stored() == []
     assert committer.backlog == 20
+    assert not committer.is_behind
+    await asyncio.sleep(0.25)
+    assert committer.is_behind
     # Nobody waits for them: memory keeps where they stand, not what they say.
     assert all(item.exchange is None for item in committer._queue)
     database.error = None
     await until_committed(committer)
     assert [row.id for row in await stored()] == sorted(one.id for one in made)
     assert [row.prompt for row in await stored()] == [one.interaction.prompt for one in made]
-    assert committer.journal.unsettled == 0
+    assert (committer.journal.unsettled, committer.is_behind) == (0, False)
+
+
+async def test_an_outage_takes_no_more_memory_than_a_portion_of_it(owner, committer, database, monkeypatch) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES", 50_000)
+    database.error = OperationalError("gone")
+    made = [exchange(owner.organization, prompt="x" * 20_000) for _ in range(10)]
+    for one in made:
+        await committer.commit(one)
+    # One is enough to see that it is still away.
+    assert set(database.batches) == {1}
+    database.batches.clear()
+    database.error = None
+    await until_committed(committer)
+    assert sum(database.batches) >= len(made)
+    assert max(database.batches) == 3
+    assert [row.id for row in await stored()] == sorted(one.id for one in made)
+
+
+def test_a_replay_takes_no_more_memory_than_a_portion_of_it(owner, tmp_path, database, monkeypatch) -> None:
+    monkeypatch.setattr(recovery, "BATCH_BYTES", 50_000)
+    dead = Journal(tmp_path, max_bytes=10**8)
+    for number in range(10):
+        one = exchange(owner.organization, prompt="x" * 20_000)
+        dead.begin(one.id, rows.as_facts(one))
+        if number % 2:
+            dead.end(one.id, rows.as_facts(one))
+    dead.close()
+    report = recovery.replay(tmp_path)
+    assert (report.ended, report.interrupted) == (5, 5)
+    assert database.batches == [3, 2, 3, 2]
+
+
+async def test_who_still_waits_is_found_without_a_look_at_those_who_do_not(owner, committer, database) -> None:
+    database.error = OperationalError("gone")
+    for _ in range(20):
+        await committer.commit(exchange(owner.organization))
+    looked_at: list[int] = []
+
+    class Queue(deque):
+        def __getitem__(self, place):
+            looked_at.append(place)
+            return super().__getitem__(place)
+
+    with committer._lock:
+        committer._queue = Queue(committer._queue)
+        assert committer._unreleased() == []
+    assert len(looked_at) <= 1
+
+
+async def test_a_standby_that_only_reads_puts_nobody_into_quarantine(owner, committer, database) -> None:
+    database.error = InternalError("cannot execute INSERT in a read-only transaction")
+    made = [exchange(owner.organization) for _ in range(3)]
+    await asyncio.gather(*(committer.commit(one) for one in made))
+    assert committer.backlog == 3
+    database.error = None
+    await until_committed(committer)
+    assert {row.id for row in await stored()} == {one.id for one in made}
+    assert await QuarantinedExchange.objects.acount() == 0
+
+
+def test_a_replay_waits_for_a_standby_to_write(owner, tmp_path, database, monkeypatch) -> None:
+    monkeypatch.setattr(recovery, "PAUSE", 0.05)
+    dead = Journal(tmp_path, max_bytes=10**8)
+    one = exchange(owner.organization)
+    dead.end(one.id, rows.as_facts(one))
+    dead.close()
+    database.error = InternalError("cannot execute INSERT in a read-only transaction")
+    replaying = threading.Thread(
+        target=recovery.replay_until_done, args=(tmp_path,), kwargs={"should_end": threading.Event()}
+    )
+    replaying.start()
+    eventually(lambda: database.transactions >= 2, wanted="another try")
+    database.error = None
+    replaying.join(30)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_database_that_hangs_keeps_nobody_waiting(owner, committer, monkeypatch) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 from rest_framework import exceptions
@@ -118,7 +118,8 @@ def as_api_error(error: Exception) -> APIError:
             return APIError("You may not do this.", status=403, code="permission_denied")
         case RequestDataTooBig():
             return APIError("The request's body is too large. Send less.", status=413, code="request_too_large")
-        case OperationalError() | InterfaceError():
+        # The last one is a standby's, which reads and does not write, or a damaged database's.
+        case OperationalError() | InterfaceError() | InternalError():
             logger.error("The database failed: %s", type(error).__name__, exc_info=error)
             return DatabaseUnavailable()
         case DatabaseError():

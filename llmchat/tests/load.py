@@ -25,8 +25,9 @@ PATIENCE = 120.0
 #: A client that finds nobody asks again after this many seconds.
 _PAUSE = 0.05
 
+DIALECTS: tuple[Dialect, ...] = ("native", "completions")
 #: All that may be asked for, in one load: both dialects, whole and streamed, with an idempotency key and without one.
-MIXED: dict[str, Any] = {"dialects": ("native", "completions"), "keyed": 0.25}
+MIXED: dict[str, Any] = {"dialects": DIALECTS, "keyed": 0.25}
 
 
 class Load:

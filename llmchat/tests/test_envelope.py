@@ -2,7 +2,7 @@
 
 import pytest
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 
@@ -25,6 +25,7 @@ from llmchat.lib.envelope import APIError, as_api_error, exception_handler
         (exceptions.UnsupportedMediaType("text/plain"), 415, "invalid_request_error", "unsupported_media_type"),
         (exceptions.Throttled(wait=3), 429, "rate_limit_error", "rate_limited"),
         (OperationalError("gone"), 503, "server_error", "database_unavailable"),
+        (InternalError("read-only transaction"), 503, "server_error", "database_unavailable"),
         (InterfaceError("gone"), 503, "server_error", "database_unavailable"),
         (DataError("strange"), 500, "server_error", "internal_error"),
         (RuntimeError("secret inner thing"), 500, "server_error", "internal_error"),

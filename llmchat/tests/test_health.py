@@ -18,6 +18,7 @@ from pytest_django.fixtures import Settings
 from accounts.models import APIKey
 from accounts.tests.factories import APIKeyFactory, UserFactory
 from accounts.tests.fixtures import Person
+from chat import durability
 from llmchat import health
 from llmchat.lib import lifecycle
 from llmchat.lib.probes import Probe
@@ -118,7 +119,12 @@ async def test_staff_sees_dependencies(async_client: AsyncClient) -> None:
     assert found == WELL
     providers = dependencies.pop("providers")
     refreshed = dependencies["background"].pop("lastRefresh")
-    assert dependencies == {"database": {"status": "ok"}, "cache": {"status": "ok"}, "background": {"status": "ok"}}
+    assert dependencies == {
+        "database": {"status": "ok"},
+        "record": {"status": "ok", "backlog": 0},
+        "cache": {"status": "ok"},
+        "background": {"status": "ok"},
+    }
     assert dt.datetime.fromisoformat(refreshed) == now
     assert providers["simulated"] == {"configured": True, "models": {"echo": "online"}}
     assert providers["openai"] == {"configured": False, "models": {}}
@@ -158,3 +164,12 @@ async def test_cache_that_cannot_be_reached_is_seen(async_client: AsyncClient, m
     found = (await async_client.get("/v1/health")).json()
     assert (found["status"], found["dependencies"]["cache"]) == ("degraded", {"status": "unreachable"})
     assert cache.get("health") is None
+
+
+async def test_record_that_waits_for_the_database_is_seen(
+    async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durability, "waiting", lambda: (7, True))
+    await staff(async_client)
+    found = (await async_client.get("/v1/health")).json()
+    assert (found["status"], found["dependencies"]["record"]) == ("degraded", {"status": "behind", "backlog": 7})

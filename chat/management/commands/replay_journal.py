@@ -6,9 +6,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import InterfaceError, OperationalError
 
 from chat import recovery
+from chat.committer import UNUSABLE
 
 
 class Command(BaseCommand):
@@ -21,8 +21,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             report = recovery.replay(settings.JOURNAL_DIR)
-        except (OperationalError, InterfaceError) as error:
-            raise CommandError(f"The database cannot be reached; the journals stay as they are: {error}") from error
+        except UNUSABLE as error:
+            raise CommandError(f"The database cannot be used; the journals stay as they are: {error}") from error
         for complaint in report.complaints:
             self.stderr.write(complaint)
         self.stdout.write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +30,12 @@ class SetStage(Protocol):
         postgresql: PostgreSQL | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Stage: ...
+
+
+@pytest.fixture
+def fault_seconds() -> Callable[[float], float]:
+    """How long a fault lasts at least: the full time, or no longer than it takes under `FAULTS=short`."""
+    return lambda full: 0.0 if os.environ.get("FAULTS") == "short" else full
 
 
 @pytest.fixture

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from itertools import count
+from typing import Any
 
 import psycopg
 import pytest
 
 from chat.tests.faults.conftest import MAX_CONNECTIONS, SetStage
 from chat.tests.faults.stage import Stage, resident_megabytes, wait_for_answers
+from llmchat.tests.load import DIALECTS
 from llmchat.tests.servers import PostgreSQL
-from llmchat.tests.waiting import eventually
+from llmchat.tests.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
@@ -21,6 +26,8 @@ Trouble = Callable[[PostgreSQL], AbstractContextManager[None]]
 DATABASE = "llmchat"
 #: Answers that must come while the trouble lasts: more than were on their way when it began.
 ANSWERS = 50
+#: Bytes of a prompt that nobody can overlook in a process's memory.
+LONG_PROMPT = 30_000
 #: What a worker may weigh with all that it could not store.
 MAX_MEGABYTES = 300
 #: Impatient, so that a short trouble shows what a long one does.
@@ -106,33 +113,81 @@ def _hang_up_on_others(connection: psycopg.Connection) -> None:
     )
 
 
+#: How often, for how many seconds at least, and what health has to say of it.
+TROUBLES: list[tuple[Trouble, int, float, tuple[str, str]]] = [
+    (stopped, 10, 60.0, ("database", "unreachable")),
+    (killed, 10, 5.0, ("database", "unreachable")),
+    (locked, 5, 5.0, ("record", "behind")),
+    (slow, 5, 10.0, ("record", "behind")),
+    (read_only, 5, 5.0, ("record", "behind")),
+    (starved, 5, 5.0, ("database", "unreachable")),
+]
+
+
 @pytest.mark.parametrize(
-    ("trouble", "rounds"),
-    [
-        pytest.param(trouble, rounds, id=trouble.__name__)
-        for trouble, rounds in [(stopped, 10), (killed, 10), (locked, 5), (slow, 5), (read_only, 5), (starved, 5)]
-    ],
+    ("trouble", "rounds", "seconds", "finding"), [pytest.param(*case, id=case[0].__name__) for case in TROUBLES]
 )
 def test_answers_keep_coming_and_every_row_lands(
-    set_stage: SetStage, postgresql: PostgreSQL, fault_rounds: Callable[[int], int], trouble: Trouble, rounds: int
+    set_stage: SetStage,
+    postgresql: PostgreSQL,
+    fault_rounds: Callable[[int], int],
+    fault_seconds: Callable[[float], float],
+    trouble: Trouble,
+    rounds: int,
+    seconds: float,
+    finding: tuple[str, str],
 ) -> None:
     stage = set_stage(workers=2, postgresql=postgresql, environment=IMPATIENT)
+    health = Health(stage)
     rounds = max(rounds // 5, fault_rounds(rounds))
     heaviest = 0.0
     during = []
-    with stage.load(connections=16) as load:
+    # A request id is answered once for all processes, which is for the database to say: who sends one waits for it.
+    with (
+        stage.load(connections=16, dialects=DIALECTS) as load,
+        stage.load(connections=2, dialects=DIALECTS, keyed=1.0, name="keyed") as keyed,
+    ):
         wait_for_answers(load, ANSWERS)
         for _ in range(rounds):
+            health.expect("ok")
             with trouble(postgresql):
-                before = len(load.answered)
+                before, until = len(load.answered), time.monotonic() + fault_seconds(seconds)
                 wait_for_answers(load, ANSWERS)
+                health.expect("degraded", finding)
+                time.sleep(max(0.0, until - time.monotonic()))
                 during.append(len(load.answered) - before)
                 heaviest = max(heaviest, *_weights(stage))
             wait_for_answers(load, ANSWERS)
+            wait_for_answers(keyed, 1)
         load.stop()
     stage.tell(f"{rounds} times {trouble.__name__}; answered meanwhile: {during}; heaviest worker: {heaviest:.0f} MB")
+    calls = [*load.calls, *keyed.calls]
     assert load.statuses == {200: len(load.calls)}
+    assert {call.ending for call in calls} == {"done"}
     assert heaviest < MAX_MEGABYTES
+    stage.close_the_books(calls)
+
+
+def test_memory_does_not_grow_with_the_outage(
+    set_stage: SetStage, postgresql: PostgreSQL, fault_rounds: Callable[[int], int]
+) -> None:
+    count = max(500, fault_rounds(2000))
+    stage = set_stage(postgresql=postgresql, environment=IMPATIENT)
+    [worker] = stage.web_workers()
+    weights = []
+    with stage.load(connections=8, padding=LONG_PROMPT) as load:
+        wait_for_answers(load, ANSWERS)
+        with stopped(postgresql):
+            for _ in range(3):
+                wait_for_answers(load, count)
+                weights.append(resident_megabytes(worker))
+        load.stop()
+    texts = count * LONG_PROMPT / 2**20
+    told = ", ".join(f"{weight:.0f}" for weight in weights)
+    stage.tell(f"the worker's MB after {count}, {2 * count} and {3 * count} prompts of {LONG_PROMPT} bytes: {told}")
+    assert load.statuses == {200: len(load.calls)}
+    # What was begun with grows caches and pools; from then on nothing of what was said may stay.
+    assert weights[2] - weights[1] < texts / 2
     stage.close_the_books(load.calls)
 
 
@@ -146,6 +201,32 @@ def test_keys_stay_valid_while_the_database_is_away(set_stage: SetStage, postgre
         load.stop()
     assert load.statuses == {200: len(load.calls)}
     stage.close_the_books(load.calls)
+
+
+class Health:
+    """What `/v1/health` says, with details for a key that may see them and is known to both workers."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        scopes = ["--name", "health", "--scopes", "metrics"]
+        self._key = stage.server.manage("create_api_key", "--organization", "Acme", *scopes).strip()
+
+    def expect(self, status: str, finding: tuple[str, str] | None = None) -> None:
+        """Returns once it says that, each worker having been asked."""
+        name, what = finding or ("database", "ok")
+
+        def says_so() -> bool:
+            said = self._ask()
+            return said["status"] == status and said.get("dependencies", {}).get(name, {}).get("status") == what
+
+        for _ in range(8):
+            eventually(says_so, wanted=f"health {status}, {name} {what}")
+
+    def _ask(self) -> dict[str, Any]:
+        with closing(http.client.HTTPConnection("127.0.0.1", self._stage.server.port, timeout=PATIENCE)) as connection:
+            connection.request("GET", "/v1/health", headers={"X-API-Key": self._key})
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            return answer
 
 
 def _weights(stage: Stage) -> list[float]:
