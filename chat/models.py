@@ -223,6 +223,7 @@ class IdempotencyClaim(models.Model):
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
 
     class Meta:
+        verbose_name = "request id"
         constraints: ClassVar = [models.UniqueConstraint(fields=["organization", "key"], name="idempotency_claim_once")]
 
     def __str__(self) -> str:

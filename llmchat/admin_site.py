@@ -22,6 +22,7 @@ _GROUPS = (
         (
             ("Interactions", "forum", "chat.Interaction"),
             ("Conversations", "chat_bubble", "chat.Conversation"),
+            ("Request ids", "key_visualizer", "chat.IdempotencyClaim"),
             ("Quarantine", "report", "chat.QuarantinedExchange"),
         ),
     ),

@@ -1,9 +1,10 @@
-"""The record in the admin: interactions and conversations to read, never to change."""
+"""The record in the admin: interactions, conversations and request ids to read, never to change."""
 
 from __future__ import annotations
 
+from chat.admin.claims import IdempotencyClaimAdmin
 from chat.admin.conversations import ConversationAdmin
 from chat.admin.interactions import InteractionAdmin
 from chat.admin.quarantine import QuarantinedExchangeAdmin
 
-__all__ = ["ConversationAdmin", "InteractionAdmin", "QuarantinedExchangeAdmin"]
+__all__ = ["ConversationAdmin", "IdempotencyClaimAdmin", "InteractionAdmin", "QuarantinedExchangeAdmin"]

@@ -9,6 +9,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterModelOptions(name="idempotencyclaim", options={"verbose_name": "request id"}),
         migrations.AddField(
             model_name="idempotencyclaim",
             name="awaited_at",

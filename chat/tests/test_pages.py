@@ -17,8 +17,9 @@ from playwright.async_api import expect
 from accounts.models import User
 from accounts.tests.factories import PASSWORD, UserFactory
 from accounts.tests.fixtures import Person
-from chat.models import Interaction
+from chat.models import IdempotencyClaim, Interaction
 from chat.tests.factories import MARKUP, ConversationFactory, InteractionFactory
+from llmchat.lib.uuid7 import uuid7
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response
@@ -133,6 +134,29 @@ async def test_operator_finds_an_exchange_by_its_id(visit: Visit, operator: User
     await visit.page.locator("#searchbar").press("Enter")
     await visit.page.get_by_role("link", name="Saved?").click()
     await expect(visit.page.locator(".rec-bar-track")).to_have_count(4)
+    visit.is_clean()
+
+
+async def test_operator_goes_from_a_request_id_to_its_interaction(
+    visit: Visit, operator: User, rows: dict[str, Interaction]
+) -> None:
+    row = rows["plain"]
+    await IdempotencyClaim.objects.acreate(
+        organization_id=row.organization_id, key="order-1<b>", fingerprint="f", interaction_id=row.id
+    )
+    await IdempotencyClaim.objects.acreate(
+        organization_id=row.organization_id, key="order-2", fingerprint="f", interaction_id=rows["failed"].id
+    )
+    await IdempotencyClaim.objects.acreate(
+        organization_id=row.organization_id, key="order-3", fingerprint="f", interaction_id=uuid7()
+    )
+    await visit.log_in(operator)
+    await visit.page.get_by_role("link", name="Request ids", exact=False).first.click()
+    listed = visit.page.locator("#result_list tbody")
+    await expect(listed).to_have_count(3)
+    await expect(listed.get_by_text("order-1<b>")).to_be_visible()
+    await listed.get_by_role("link", name=str(row.pk)).click()
+    await visit.page.wait_for_url(re.compile(f"/interaction/{row.pk}/"))
     visit.is_clean()
 
 
