@@ -30,9 +30,12 @@ class RequestLog:
             return
         began = time.perf_counter()
         logs.begin()
-        identifier = (_ID_HEADER, request_id.begin(header(scope, _ID_HEADER)).encode())
-        # Whoever looks at the request behind us finds the same id there.
-        scope = {**scope, "headers": [*_without_id(scope["headers"]), identifier]}
+        given = header(scope, _ID_HEADER)
+        current = request_id.begin(given)
+        identifier = (_ID_HEADER, current.encode())
+        if given != current:
+            # Whoever looks at the request behind us finds the same id there.
+            scope = {**scope, "headers": [*_without_id(scope["headers"]), identifier]}
         status = 0
 
         async def send_marked(message: Message) -> None:
@@ -47,17 +50,14 @@ class RequestLog:
         finally:
             path = scope["path"]
             level = logging.DEBUG if path in self._quiet and 0 < status < 400 else logging.INFO
-            logger.log(
-                level,
-                "request",
-                extra={
-                    "method": scope["method"],
-                    "path": path[:_LONGEST_PATH],
-                    # Nothing was answered: the client left first, or the process is about to say why in a traceback.
-                    "status": status or None,
-                    "duration_ms": round((time.perf_counter() - began) * 1000, 2),
-                },
-            )
+            facts = {
+                "method": scope["method"],
+                "path": path[:_LONGEST_PATH],
+                # Nothing was answered: the client left first, or the process is about to say why in a traceback.
+                "status": status or None,
+                "duration_ms": round((time.perf_counter() - began) * 1000, 2),
+            }
+            logs.say(logger, level, "request", facts)
 
 
 def _without_id(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import logging.config
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -191,3 +192,32 @@ def test_readable_form_shows_no_secret_either() -> None:
     record = logging.LogRecord("tested", logging.INFO, "", 0, "with %s", (PLANTED,), None)
     handler.emit(record)
     assert "with [redacted]" in stream.getvalue()
+
+
+def test_short_way_writes_the_same_line() -> None:
+    configuration = logs.dict_config(level="INFO", as_json=True, secrets=[PLANTED])
+    formatter = configuration["formatters"]["line"]
+    lines = logs.Lines(stream := io.StringIO(), redactor=configuration["handlers"]["stdout"]["redactor"])
+    lines.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=formatter["processors"], foreign_pre_chain=formatter["foreign_pre_chain"]
+        )
+    )
+    logger = logging.getLogger("sooner")
+    facts = {"method": "GET", "path": f"/v1/{PLANTED}/\udc80", "status": None, "duration_ms": 1.25}
+    request_id.begin("given-1")
+    logs.begin()
+    logs.bind(organization=f"Acme {PLANTED}", api_key="x", path="/later")
+    root, before = logging.getLogger(), logging.getLogger().handlers
+    root.handlers = [lines]
+    try:
+        logger.log(logging.WARNING, "request", extra=facts)
+        logs.say(logger, logging.WARNING, "request", facts)
+        root.handlers = [lines, logging.NullHandler()]
+        logs.say(logger, logging.WARNING, "request", facts)
+    finally:
+        root.handlers = before
+    told = [re.sub(r'"timestamp":"[^"]+Z"', "", line) for line in stream.getvalue().splitlines()]
+    assert len(told) == 3
+    assert len(set(told)) == 1, told
+    assert PLANTED not in told[0]
