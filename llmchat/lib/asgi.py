@@ -15,6 +15,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+#: An extension of our own server: a set of functions that are called when the client's connection is lost.
+ON_DISCONNECT = "llmchat.on_disconnect"
+
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first header of that name (in lower case); None without one."""

@@ -44,21 +44,26 @@ class Bounds:
             return b""
         pieces: list[bytes] = []
         received = 0
+        # A timer of our own, since `asyncio.timeout` costs as much as all the rest of this.
+        patience = _Patience(self.seconds)
         try:
-            async with asyncio.timeout(self.seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    piece = message.get("body", b"")
-                    received += len(piece)
-                    if received > self.max_bytes:
-                        raise self.too_large()
-                    pieces.append(piece)
-                    if not message.get("more_body", False):
-                        return b"".join(pieces)
-        except TimeoutError:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                piece = message.get("body", b"")
+                received += len(piece)
+                if received > self.max_bytes:
+                    raise self.too_large()
+                pieces.append(piece)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+        except asyncio.CancelledError:
+            if not patience.has_ended:
+                raise
             raise self.too_slow() from None
+        finally:
+            patience.timer.cancel()
 
     def too_large(self) -> Refused:
         return Refused(
@@ -77,6 +82,20 @@ class Bounds:
                 code="request_timeout",
             )
         )
+
+
+class _Patience:
+    """Cancels the task that made it after so many seconds, unless its `timer` is cancelled before."""
+
+    def __init__(self, seconds: float) -> None:
+        self.has_ended = False
+        self._task = asyncio.current_task()
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._end)
+
+    def _end(self) -> None:
+        self.has_ended = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class BodyLimit:

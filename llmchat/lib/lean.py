@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import Any, Final, Self
 
@@ -27,7 +28,7 @@ from django.middleware.security import SecurityMiddleware
 from django.urls import resolve
 
 from llmchat.lib import envelope
-from llmchat.lib.asgi import Application, Receive, Scope, Send, send_problem
+from llmchat.lib.asgi import ON_DISCONNECT, Application, Receive, Scope, Send, send_problem
 from llmchat.lib.body_limit import Bounds, Refused
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class LeanHandler:
             return
         request.take(body)
         connection = _Connection()
-        listening = asyncio.get_running_loop().create_task(connection.listen(receive))
+        leave_in_peace = connection.listen(scope, receive)
         try:
             response = await _answer(request, route)
             await self._send(response, send, secure=request.is_secure())
@@ -101,7 +102,7 @@ class LeanHandler:
             if not connection.is_gone:
                 raise
         finally:
-            listening.cancel()
+            leave_in_peace()
 
     async def _send(self, response: Any, send: Send, *, secure: bool) -> None:
         headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
@@ -136,9 +137,21 @@ class _Connection:
         self.is_gone = False
         self._task = asyncio.current_task()
 
-    async def listen(self, receive: Receive) -> None:
+    def listen(self, scope: Scope, receive: Receive) -> Callable[[], object]:
+        """Begins; call what it returns once the response is out. A server that offers to call us when its connection
+        is lost spares us a task that waits for it."""
+        callbacks: set[Callable[[], None]] | None = (scope.get("extensions") or {}).get(ON_DISCONNECT)
+        if callbacks is None:
+            return asyncio.get_running_loop().create_task(self._wait(receive)).cancel
+        callbacks.add(self._end)
+        return partial(callbacks.discard, self._end)
+
+    async def _wait(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self._end()
+
+    def _end(self) -> None:
         self.is_gone = True
         if self._task is not None:
             self._task.cancel()

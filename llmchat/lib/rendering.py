@@ -65,8 +65,11 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise ParseError(f"The body is not valid JSON in UTF-8: {error.msg}.", code="invalid_json") from error
     if not isinstance(value, dict):
         raise ParseError("The body must be a JSON object, such as {...}.", code="invalid_json")
-    # The escape is the only way in for a NUL; walking the value costs more than looking at the bytes.
-    _check(value, 1, has_nul=b"\\u0000" in raw)
+    # The escape is the only way in for a NUL, and what opens seldom cannot be deep: walking the value costs more than
+    # looking at the bytes.
+    has_nul = b"\\u0000" in raw
+    if has_nul or raw.count(b"{") + raw.count(b"[") >= MAX_DEPTH:
+        _check(value, 1, has_nul=has_nul)
     return value
 
 

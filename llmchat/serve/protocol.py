@@ -4,13 +4,16 @@ client's request falls into."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from llmchat.lib import lifecycle, request_id
+from llmchat.lib.asgi import ON_DISCONNECT
 from llmchat.lib.envelope import APIError
 
 #: Bytes of a request's line and headers. The parser itself would go on for ever.
@@ -30,6 +33,10 @@ class BoundedHeads(HttpToolsProtocol):
     _is_leaving = False
     _quiet_since = 0.0
     _last: RequestResponseCycle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._on_disconnect: set[Callable[[], None]] = set()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -68,6 +75,8 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # uvicorn's type knows no extensions but its own
+        scope["extensions"] = {ON_DISCONNECT: self._on_disconnect}
         if self._waiting is None:
             self._wait()
 
@@ -84,6 +93,8 @@ class BoundedHeads(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait_no_more()
         super().connection_lost(exc)
+        for callback in tuple(self._on_disconnect):
+            callback()
 
     def send_400_response(self, msg: str) -> None:
         del msg
