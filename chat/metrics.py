@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -64,6 +65,13 @@ _KINDS = {
 
 _answered: set[str] = set()
 
+# Finding a series by its labels costs more than counting in it; there are few.
+_requests = cache(REQUESTS.labels)
+_response_time = cache(RESPONSE_TIME.labels)
+_first_token_time = cache(FIRST_TOKEN_TIME.labels)
+_tokens = cache(TOKENS.labels)
+_cost = cache(COST.labels)
+
 
 @contextmanager
 def active() -> Iterator[None]:
@@ -79,11 +87,11 @@ def observe(interaction: Interaction, attempts: Sequence[Attempt], *, name_of: C
     """Counts one finished exchange. `name_of`: our name of a provider's model, by the provider and its own name."""
     provider, succeeded = interaction.provider or OTHER, interaction.status == Status.SUCCEEDED
     model = _label(provider, interaction.model, answered=succeeded)
-    REQUESTS.labels(provider, model, interaction.plan, interaction.status).inc()
+    _requests(provider, model, interaction.plan, str(interaction.status)).inc()
     if succeeded and interaction.latency_ms is not None:
-        RESPONSE_TIME.labels(provider, model).observe(interaction.latency_ms / 1000)
+        _response_time(provider, model).observe(interaction.latency_ms / 1000)
     if interaction.time_to_first_token_ms is not None:
-        FIRST_TOKEN_TIME.labels(provider, model).observe(interaction.time_to_first_token_ms / 1000)
+        _first_token_time(provider, model).observe(interaction.time_to_first_token_ms / 1000)
     if interaction.status == Status.FAILED and all(attempt.status != Status.FAILED for attempt in attempts):
         ERRORS.labels(provider, interaction.error_code).inc()
     for attempt in attempts:
@@ -101,9 +109,9 @@ def _observe_attempt(attempt: Attempt, name: str) -> None:
         ERRORS.labels(attempt.provider, attempt.error_code).inc()
     for kind, field in _KINDS.items():
         if tokens := getattr(attempt, field):
-            TOKENS.labels(attempt.provider, model, kind).inc(tokens)
+            _tokens(attempt.provider, model, kind).inc(tokens)
     if attempt.cost:
-        COST.labels(attempt.provider, model).inc(float(attempt.cost))
+        _cost(attempt.provider, model).inc(float(attempt.cost))
 
 
 def _label(provider: str, name: str, *, answered: bool) -> str:

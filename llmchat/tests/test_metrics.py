@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import AsyncClient
@@ -137,3 +138,74 @@ def test_counters_of_a_process_that_is_gone_stay_and_its_gauges_go(tmp_path: Pat
     )
     values = [line for line in run(script, tmp_path).splitlines() if line and not line.startswith("#")]
     assert sorted(values) == ["c_total 3.0", "g 1.0"]
+
+
+def test_files_have_all_their_room_before_they_are_written_to(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from llmchat.lib import metrics; metrics.begin(pathlib.Path(sys.argv[1]));"
+        "from prometheus_client import Counter; c = Counter('c', 'c', ['name']);\n"
+        "for number in range(2000): c.labels(f'{number:0100}').inc()\n"
+        "print(metrics.exposition()[0].decode().count('c_total{'))"
+    )
+    assert run(script, tmp_path) == "2000\n"
+    [file] = tmp_path.rglob("counter_*.db")
+    assert file.stat().st_size > 2000 * 100
+    assert file.stat().st_blocks * 512 >= file.stat().st_size
+
+
+@pytest.mark.parametrize("room", [1000, 100_000], ids=["at the beginning", "later"])
+def test_a_full_disk_stops_no_counting_process(tmp_path: Path, room: int) -> None:
+    script = (
+        "import resource, sys, pathlib; from llmchat.lib import metrics; metrics.begin(pathlib.Path(sys.argv[1]));"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
+        "from prometheus_client import Counter; c = Counter('c', 'c', ['name']);\n"
+        "for number in range(2000): c.labels(f'{number:0100}').inc(2)\n"
+        "print(sum(child._value.get() for child in c._metrics.values()), type(metrics.exposition()[0]).__name__)"
+    )
+    assert run(script, tmp_path) == "4000.0 bytes\n"
+
+
+def test_metrics_lie_in_memory_in_a_private_place_for_each_data_directory(tmp_path: Path) -> None:
+    if not metrics.SHARED_MEMORY.is_dir():
+        pytest.skip("there is no /dev/shm")
+    places = [metrics.place(tmp_path / name) for name in ("one", "two", "one")]
+    try:
+        assert places[0] == places[2] != places[1]
+        assert {place.parent for place in places} == {metrics.SHARED_MEMORY}
+        assert [place.stat().st_mode & 0o777 for place in places] == [0o700] * 3
+    finally:
+        for place in {*places}:
+            place.rmdir()
+
+
+def test_a_place_that_is_not_ours_alone_is_not_used(tmp_path: Path) -> None:
+    if not metrics.SHARED_MEMORY.is_dir():
+        pytest.skip("there is no /dev/shm")
+    wanted = tmp_path / "metrics"
+    place = metrics.place(wanted)
+    try:
+        place.chmod(0o755)
+        assert metrics.place(wanted) == wanted
+        place.rmdir()
+        place.symlink_to(tmp_path)
+        assert metrics.place(wanted) == wanted
+    finally:
+        if place.is_symlink():
+            place.unlink()
+        else:
+            place.rmdir()
+
+
+def test_without_memory_to_write_to_metrics_lie_on_the_disk(tmp_path: Path) -> None:
+    assert metrics.place(tmp_path, memory=tmp_path) == tmp_path
+
+
+def test_a_server_counts_in_memory_and_leaves_nothing_there(serve: Any) -> None:
+    if not metrics.SHARED_MEMORY.is_dir():
+        pytest.skip("there is no /dev/shm")
+    server = serve("--no-background")
+    place = metrics.place(server.data.resolve() / "run" / "metrics")
+    assert [directory.name for directory in place.iterdir()] == [str(server.pid)]
+    assert list(place.rglob("gauge_livesum_*.db"))
+    server.stop()
+    assert not place.exists()

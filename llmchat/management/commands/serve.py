@@ -44,7 +44,7 @@ class Command(BaseCommand):
         if workers < 1:
             raise CommandError("--workers must be 1 or more.")
         settings.WEB_WORKERS = workers
-        counted_in = metrics.begin(settings.METRICS_DIR)
+        counted_in = metrics.begin(metrics.place(settings.METRICS_DIR))
         try:
             self._require_migrations()
             self._require_sound_settings()
