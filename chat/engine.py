@@ -220,7 +220,7 @@ class Exchange:
             return self.events.join()
         told = self.recorder
         said = pieces(
-            reasoning="".join(told.reasoning),
+            reasoning=told.reasoning,
             text=told.response,
             tool_calls=sorted(told.tool_calls.items()),
             logprobs=payloads.joined_logprobs(told.logprobs),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, assert_never
 from uuid import UUID
@@ -42,7 +42,6 @@ class _AttemptFacts:
     candidate: Candidate
     row: Attempt
     began: float
-    text: list[str] = field(default_factory=list)
 
 
 class Recorder:
@@ -63,8 +62,9 @@ class Recorder:
         self.snapshot = snapshot
         self.thread = thread
         self.attempts: list[_AttemptFacts] = []
-        self.text: list[str] = []
-        self.reasoning: list[str] = []
+        # Bytes in UTF-8: a string for each piece is ten times as large as its letters.
+        self._text = bytearray()
+        self._reasoning = bytearray()
         self.logprobs: list[Any] = []
         self.tool_calls: dict[int, dict[str, Any]] = {}
         self.finished: Finished | None = None
@@ -98,7 +98,11 @@ class Recorder:
 
     @property
     def response(self) -> str:
-        return "".join(self.text)
+        return self._text.decode(errors="surrogatepass")
+
+    @property
+    def reasoning(self) -> str:
+        return self._reasoning.decode(errors="surrogatepass")
 
     def fold(self, step: Step) -> None:
         """Takes note of what happened next."""
@@ -111,14 +115,12 @@ class Recorder:
                 self._drop_answer()
             case TextDelta(text=text, logprobs=logprobs):
                 self._mark_first_token()
-                self.text.append(text)
-                self.attempts[-1].text.append(text)
+                self._text += text.encode(errors="surrogatepass")
                 if logprobs is not None:
                     self.logprobs.append(logprobs)
             case ReasoningDelta(text=text):
                 self._mark_first_token()
-                self.reasoning.append(text)
-                self.attempts[-1].text.append(text)
+                self._reasoning += text.encode(errors="surrogatepass")
             case ToolCallDelta():
                 self._mark_first_token()
                 self._fold_tool_call(step)
@@ -179,14 +181,14 @@ class Recorder:
     def _cancel_attempt(self, facts: _AttemptFacts) -> None:
         facts.row.status = Status.CANCELLED
         facts.row.latency_ms = _ms_since(facts.began)
-        if facts.text:
+        if self._text or self._reasoning or self.tool_calls:
             self._price(facts, None, None)
 
     def _price(self, facts: _AttemptFacts, usage: Usage | None, reported: Decimal | None) -> None:
         """Puts tokens and cost on the attempt. A provider's own figure beats ours; no known price leaves NULL."""
         row = facts.row
         row.usage_estimated = usage is None
-        usage = usage or _estimate(facts)
+        usage = usage or self._estimate(facts)
         row.input_tokens = usage.input_tokens
         row.output_tokens = usage.output_tokens
         row.cached_input_tokens = usage.cached_input_tokens
@@ -197,6 +199,13 @@ class Recorder:
             row.cost, row.cost_reported = reported, True
         elif price is not None:
             row.cost, row.price_id = cost_of(usage, price), price.id
+
+    def _estimate(self, facts: _AttemptFacts) -> Usage:
+        """By the bytes of what went and came; what came so far is the running attempt's alone."""
+        sent = sum(len(message.text.encode()) for message in facts.candidate.request.messages)
+        called = "".join(call["function"]["arguments"] for call in self.tool_calls.values())
+        received = len(self._text) + len(self._reasoning) + len(called.encode())
+        return Usage(input_tokens=-(-sent // _BYTES_PER_TOKEN), output_tokens=-(-received // _BYTES_PER_TOKEN))
 
     def _mark_first_token(self) -> None:
         if self.interaction.time_to_first_token_ms is None:
@@ -216,8 +225,8 @@ class Recorder:
 
     def _drop_answer(self) -> None:
         """The answer begins again on another attempt: what came so far was never shown."""
-        self.text.clear()
-        self.reasoning.clear()
+        self._text.clear()
+        self._reasoning.clear()
         self.logprobs.clear()
         self.tool_calls.clear()
         self.interaction.time_to_first_token_ms = None
@@ -233,7 +242,7 @@ class Recorder:
         row.finished_at = max(dt.datetime.now(dt.UTC), row.created_at)
         row.latency_ms = _ms_since(self.began)
         row.response = _storable(self.response)
-        row.reasoning = _storable("".join(self.reasoning))
+        row.reasoning = _storable(self.reasoning)
         row.tool_calls = [self.tool_calls[index] for index in sorted(self.tool_calls)]
         if problem is not None:
             row.error_type, row.error_code, row.error_message = problem.type, problem.code, problem.message
@@ -278,12 +287,6 @@ class Recorder:
         is_new = self.thread is not None and self.thread.is_new
         conversation = self.thread.conversation if self.thread is not None and is_new else None
         return ExchangeRows(interaction=interaction, attempts=attempts, new_conversation=conversation)
-
-
-def _estimate(facts: _AttemptFacts) -> Usage:
-    sent = sum(len(message.text.encode()) for message in facts.candidate.request.messages)
-    received = sum(len(text.encode()) for text in facts.text)
-    return Usage(input_tokens=-(-sent // _BYTES_PER_TOKEN), output_tokens=-(-received // _BYTES_PER_TOKEN))
 
 
 def _as_json(message: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from chat.calls import Call
 from chat.models import Attempt, Interaction, Status
 from chat.tests.conftest import frames
 from providers.adapters.simulated import SimulatedAdapter
-from providers.values import Finished, FinishReason, Message, ReasoningDelta, TextDelta
+from providers.values import Finished, FinishReason, Message, ReasoningDelta, TextDelta, ToolCallDelta
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -96,6 +96,21 @@ async def test_a_client_that_leaves_stops_the_provider_and_is_on_record(owner, c
     assert (row.status, attempt.status) == (Status.CANCELLED, Status.CANCELLED)
     assert row.response
     assert (row.usage_estimated, row.output_tokens > 0) == (True, True)
+
+
+async def test_tool_calls_that_nobody_heard_out_are_estimated_too(owner, caller, monkeypatch):
+    async def call_and_pause(self, request):
+        yield ToolCallDelta(index=0, id="c1", name="weather", arguments='{"city": "Lisbon"}')
+        await asyncio.sleep(30)
+
+    monkeypatch.setattr(SimulatedAdapter, "stream", call_and_pause)
+    body = {"user": "u1", "messages": [{"role": "user", "content": "Hm?"}], "model": "simulated/ok", "stream": True}
+    parts = aiter(await caller(owner.raw).post("/v1/chat/completions", body))
+    await anext(parts)
+    await parts.aclose()
+    await engine.drain()
+    [row] = await rows()
+    assert (row.status, row.usage_estimated, row.output_tokens) == (Status.CANCELLED, True, 5)
 
 
 async def test_a_client_that_leaves_a_whole_answer_is_on_record(owner, caller):
