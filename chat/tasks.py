@@ -6,13 +6,13 @@ import logging
 
 from celery import shared_task
 
-from chat import claims, partitions, retention, services
+from chat import claims, erasure, partitions, retention, services
 from providers import health
 
 logger = logging.getLogger(__name__)
 
 #: Well within the time that a task has.
-_RETENTION_SECONDS = 180.0
+_RETENTION_SECONDS, _SWEEP_SECONDS = 150.0, 30.0
 
 
 @shared_task(name="chat.tasks.refresh_health", ignore_result=True)
@@ -36,6 +36,9 @@ def make_partitions() -> None:
 
 @shared_task(name="chat.tasks.apply_retention", ignore_result=True)
 def apply_retention() -> None:
-    """Removes what plans keep no longer; what is left of it when the time is over goes with the next run."""
+    """Removes what plans keep no longer, and what has come since of people who were erased; what is left of it when the
+    time is over goes with the next run."""
+    for removal in erasure.sweep(seconds=_SWEEP_SECONDS):
+        logger.info("Removed: %s, %d interactions.", removal, removal.interactions)
     for removal in retention.apply(seconds=_RETENTION_SECONDS):
         logger.info("Removed: %s, %d interactions.", removal, removal.interactions)

@@ -6,5 +6,12 @@ from chat.admin.claims import IdempotencyClaimAdmin
 from chat.admin.conversations import ConversationAdmin
 from chat.admin.interactions import InteractionAdmin
 from chat.admin.quarantine import QuarantinedExchangeAdmin
+from chat.admin.removals import RemovalAdmin
 
-__all__ = ["ConversationAdmin", "IdempotencyClaimAdmin", "InteractionAdmin", "QuarantinedExchangeAdmin"]
+__all__ = [
+    "ConversationAdmin",
+    "IdempotencyClaimAdmin",
+    "InteractionAdmin",
+    "QuarantinedExchangeAdmin",
+    "RemovalAdmin",
+]

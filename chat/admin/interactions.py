@@ -7,12 +7,13 @@ import json
 from typing import Any
 from uuid import UUID
 
-from django.contrib import admin
-from django.core.exceptions import ObjectDoesNotExist
+from django.contrib import admin, messages
+from django.core.exceptions import ObjectDoesNotExist, PermissionDenied
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Model, QuerySet
 from django.forms.models import model_to_dict
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -20,8 +21,8 @@ from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import BooleanRadioFilter, ChoicesDropdownFilter, MultipleChoicesDropdownFilter
 from unfold.decorators import display
 
-from accounts.scoping import OrganizationScoped
-from chat import encryption
+from accounts.scoping import MANAGERS, OrganizationScoped
+from chat import encryption, erasure
 from chat.admin import exchange, filters, formats
 from chat.admin.listing import ReadOnly, RecordChangeList
 from chat.fields import start_of
@@ -30,6 +31,8 @@ from llmchat.lib.uuid7 import floor_at, moment_of
 
 #: Between a request's id and its interaction's, whatever made the former.
 _AROUND = dt.timedelta(hours=1)
+#: Seconds for which somebody waits for an erasure in the browser.
+_PATIENCE = 20.0
 
 ENCRYPTED_SEARCH = "User, id, request id. Texts are encrypted: no search in them"
 
@@ -182,12 +185,41 @@ class InteractionAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
     ) -> HttpResponse:
         if obj is not None:
             context |= _page(request, obj)
+            context["may_erase"] = self.may_erase(request, obj)
         response: HttpResponse = super().render_change_form(request, context, add, change, form_url, obj)
         return response
 
     def get_urls(self) -> list[URLPattern]:
         download = self.admin_site.admin_view(self.download)
-        return [path("<uuid:pk>/download/", download, name="chat_interaction_download"), *super().get_urls()]
+        erase_person = self.admin_site.admin_view(self.erase_person)
+        return [
+            path("<uuid:pk>/download/", download, name="chat_interaction_download"),
+            path("<uuid:pk>/erase-person/", erase_person, name="chat_interaction_erase_person"),
+            *super().get_urls(),
+        ]
+
+    def may_erase(self, request: HttpRequest, row: Interaction) -> bool:
+        """Who manages the organization; looking is not enough."""
+        return self._may(request, row, MANAGERS)
+
+    def erase_person(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Asks, and then erases the texts of the interaction's user."""
+        row = self.get_object(request, str(pk))
+        if row is None:
+            raise Http404
+        if not self.may_erase(request, row):
+            raise PermissionDenied
+        by = request.user.get_username()
+        if request.method != "POST":
+            removal = erasure.erase_person(row.organization, row.user_id, by=by, dry_run=True).removal
+            context = {**self.admin_site.each_context(request), "title": "Erase", "row": row, "removal": removal}
+            return TemplateResponse(request, "admin/chat/erase_person.html", context)
+        done = erasure.erase_person(row.organization, row.user_id, by=by, seconds=_PATIENCE)
+        rest = "." if done.is_whole else "; the rest follows within the hour."
+        self.message_user(
+            request, f"Erased: {done.removal.interactions:,} interactions of {row.user_id}{rest}", messages.SUCCESS
+        )
+        return HttpResponseRedirect(reverse("admin:chat_interaction_change", args=[pk]))
 
     def download(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """The row with its attempts as a JSON file, every text whole."""
