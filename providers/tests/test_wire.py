@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, cast
 
 import orjson
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from django.conf import settings
 
 from providers.adapters.base import Adapter, Timeouts
@@ -207,6 +216,109 @@ async def test_numbers_and_characters_beyond_the_usual_reach_the_vendor(adapter:
     extra = {"metadata": {"number": 2**70, "half": "\ud83d"}}
     await drained(adapter, WIRE.request(extra=extra))
     assert upstream.requests[0].json["metadata"] == extra["metadata"]
+
+
+async def test_header_of_many_kilobytes_is_no_trouble(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"), headers={"Content-Security-Policy": "x" * 30_000})
+    assert await drained(adapter) == WIRE.plain_events
+
+
+async def test_silence_is_counted_from_the_last_byte(upstream: Upstream) -> None:
+    patience = Timeouts(first_byte=5.0, first_token=0.4, between_chunks=0.4)
+    adapter = WIRE.make(upstream, timeouts=patience)
+    pieces = [b": still here\n\n"] * 8 + [recorded("openai_plain")]
+    upstream.reply = Reply(pieces=pieces, pause=0.1)
+    assert await drained(adapter) == WIRE.plain_events
+    await adapter.aclose()
+
+
+async def test_reader_that_takes_its_time_is_no_silence(upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, timeouts=Timeouts(first_byte=5.0, first_token=0.2, between_chunks=0.2))
+    upstream.reply = Reply(pieces=[WIRE.delta("Hi"), WIRE.ending("stop")], pause=0.05)
+    events = []
+    async for event in adapter.stream(WIRE.request()):
+        await asyncio.sleep(0.5)
+        events.append(event)
+    await adapter.aclose()
+    assert isinstance(events[-1], Finished)
+
+
+# Certificates
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1 that nobody but itself vouches for, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vendor")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "vendor.pem"
+    file.write_bytes(
+        made.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    return file
+
+
+@pytest.fixture
+async def secured(certificate: Path) -> AsyncIterator[Upstream]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    async with running(context) as found:
+        found.reply = Reply(body=recorded("openai_plain"))
+        yield found
+
+
+async def test_vendor_whose_certificate_nobody_vouches_for_is_not_spoken_to(secured: Upstream) -> None:
+    adapter = WIRE.make(secured)
+    error = await failure(adapter)
+    await adapter.aclose()
+    assert type(error) is ConnectionFailed
+    assert "certificate" in error.message
+    assert secured.requests == []
+
+
+ASK = """
+import asyncio, sys
+from providers.tests.subjects import OPENAI, over
+
+class Vendor:
+    url = sys.argv[1]
+
+async def call():
+    subject = over("wire", OPENAI)
+    adapter = subject.make(Vendor)
+    print([event async for event in adapter.stream(subject.request())] == subject.plain_events)
+    await adapter.aclose()
+
+asyncio.run(call())
+"""
+
+
+async def test_authority_of_the_environment_is_trusted(secured: Upstream, certificate: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        ASK,
+        secured.url,
+        cwd=settings.BASE_DIR,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "llmchat.settings", "SSL_CERT_FILE": str(certificate)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    said, told = await process.communicate()
+    assert (said, told.decode()) == (b"True\n", "")
 
 
 @pytest.mark.parametrize(

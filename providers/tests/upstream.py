@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -35,13 +36,15 @@ class Ending(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What the vendor answers. `pieces`: the body in the pieces in which it is sent, or the size of equal ones."""
+    """What the vendor answers. `pieces`: the body in the pieces in which it is sent, or the size of equal ones; after
+    each, a `pause` in seconds."""
 
     body: bytes = b""
     status: int = 200
     content_type: str | None = "text/event-stream; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
     pieces: int | Sequence[bytes] = 65536
+    pause: float = 0.0
     ending: Ending = Ending.WHOLE
     #: No headers at all, only the ending.
     mute: bool = False
@@ -109,7 +112,7 @@ class Upstream:
             for piece in _pieces(reply):
                 writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
                 await writer.drain()
-                await asyncio.sleep(0)
+                await asyncio.sleep(reply.pause)
         match reply.ending:
             case Ending.WHOLE:
                 writer.write(b"0\r\n\r\n")
@@ -149,11 +152,11 @@ async def _receive(reader: asyncio.StreamReader) -> Received | None:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Upstream]:
+async def running(tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
     """An upstream on a free port of this machine, gone afterwards."""
     upstream = Upstream()
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
-    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=tls)
+    upstream.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield upstream
     finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Final
 from urllib.request import getproxies, proxy_bypass
 
@@ -49,9 +49,8 @@ class Client:
         self._base = (config.base_url or base_url).rstrip("/")
         limits = config.timeouts
         self._first_byte = limits.first_byte
-        self._timeout = aiohttp.ClientTimeout(
-            connect=limits.connect, sock_read=max(limits.first_byte, limits.first_token, limits.between_chunks)
-        )
+        self._silence = max(limits.first_token, limits.between_chunks)
+        self._timeout = aiohttp.ClientTimeout(connect=limits.connect)
         # An answer is short and its pieces are shorter: compressing costs both sides more than it saves
         self._headers = CIMultiDict({"User-Agent": "llmchat", "Accept": "*/*", "Accept-Encoding": "identity"})
         self._headers.update(headers)
@@ -73,7 +72,7 @@ class Client:
             kind = boundary.kind_of(response.headers.get("Content-Type", ""))
             if kind not in {_EVENT_STREAM, _JSON}:
                 raise boundary.not_an_answer(kind, head=b"")
-            return Answer(response, kind)
+            return Answer(response, is_whole=kind == _JSON, silence=self._silence)
         except BaseException:
             response.close()
             raise
@@ -84,7 +83,8 @@ class Client:
         try:
             if not 200 <= response.status < 300:
                 raise await _refusal(response)
-            await Answer(response, _JSON).whole()
+            with closing(Answer(response, is_whole=True, silence=self._silence)) as answer:
+                await answer.whole()
         finally:
             response.close()
 
@@ -116,13 +116,15 @@ class Client:
             raise ConnectionFailed("no connection within the time limit.") from error
         except TimeoutError as error:
             raise FirstByteTimeout("no answer within the time limit.") from error
-        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise boundary.not_sendable(self._config) from None
         except aiohttp.ClientResponseError as error:  # a proxy's refusal, or what is no HTTP
             raise ConnectionFailed(f"the connection failed: {error.message.rstrip('.')}.") from error
         except (aiohttp.ClientError, OSError) as error:
             told = str(error).rstrip(".") or type(error).__name__
             raise ConnectionFailed(f"the connection failed: {told}.") from error
+        except ValueError:  # a header with a line end in it
+            raise boundary.not_sendable(self._config) from None
 
     def _url(self, path: str) -> URL:
         found = self._urls.get(path)
@@ -134,26 +136,38 @@ class Client:
 
 
 class Answer:
-    """A success whose body is still to be read: in one piece when `is_whole`, else chunk by chunk."""
+    """A success whose body is still to be read: in one piece when `is_whole`, else chunk by chunk.
 
-    def __init__(self, response: aiohttp.ClientResponse, kind: str) -> None:
-        self.is_whole = kind == _JSON
+    `silence`: seconds without a byte after which it counts as stalled. One timer for the whole answer looks at the
+    clock when it is due; aiohttp's own would be made and cancelled for each chunk.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, *, is_whole: bool, silence: float) -> None:
+        self.is_whole = is_whole
         self._response = response
         self._content = response.content
+        self._silence = silence
+        self._loop = asyncio.get_running_loop()
+        self._waiting_since: float | None = None
+        self._is_stalled = False
+        self._timer = self._loop.call_later(silence, self._look)
 
     async def chunk(self) -> bytes | None:
         """What has come since the last time, or comes next; None at the end. Raises Stalled, TruncatedAnswer,
         MalformedAnswer."""
+        self._waiting_since = self._loop.time()
         try:
             return await self._content.readany() or None
-        except TimeoutError as error:
-            raise Stalled("silence in mid-answer.") from error
         except aiohttp.ClientPayloadError as error:
             if isinstance(error.__cause__, ContentEncodingError):
                 raise MalformedAnswer("the answer's compression is broken.") from error
             raise TruncatedAnswer("the connection broke in mid-answer.") from error
         except (aiohttp.ClientError, OSError) as error:
+            if self._is_stalled:
+                raise Stalled("silence in mid-answer.") from error
             raise TruncatedAnswer("the connection broke in mid-answer.") from error
+        finally:
+            self._waiting_since = None
 
     async def whole(self) -> bytes:
         """The whole body. Raises as `chunk`, and AnswerTooLarge."""
@@ -168,6 +182,16 @@ class Answer:
 
     def close(self) -> None:
         """Let go of the connection: for the next call when the answer was read to its end, else by closing it."""
+        self._timer.cancel()
+        self._response.close()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        since = now if self._waiting_since is None else self._waiting_since
+        if now - since < self._silence * 0.99:  # timers may come a little early
+            self._timer = self._loop.call_at(since + self._silence, self._look)
+            return
+        self._is_stalled = True
         self._response.close()
 
 

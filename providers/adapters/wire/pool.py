@@ -14,6 +14,8 @@ import certifi
 #: Seconds after which an idle connection is closed, and after which an address is looked up again.
 _KEEP_ALIVE: Final = 30.0
 _DNS_TTL: Final = 60
+#: Bytes of one header of a response.
+_MAX_HEADER_BYTES: Final = 64 * 1024
 
 
 def _tls() -> ssl.SSLContext:
@@ -86,5 +88,6 @@ def _session(connections: int) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         # Proxies of the environment are looked up once by each client: the session would do it in a thread per call
         trust_env=False,
-        auto_decompress=True,
+        # Gateways of large companies add headers beyond aiohttp's own limit
+        max_field_size=_MAX_HEADER_BYTES,
     )
