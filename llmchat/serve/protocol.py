@@ -29,6 +29,7 @@ class BoundedHeads(HttpToolsProtocol):
     ever comes: without it, idle connections cost an attacker nothing and us a file each."""
 
     _waiting: asyncio.TimerHandle | None = None
+    _is_in_head = False
     _head_bytes = 0
     _is_leaving = False
     _quiet_since = 0.0
@@ -50,18 +51,25 @@ class BoundedHeads(HttpToolsProtocol):
         connection open: the next request may be on its way already."""
         self._is_leaving = True
         self.timeout_keep_alive = DRAIN_SECONDS
-        if self.cycle is not None and not self.cycle.response_complete:
+        if not self._is_idle:
             if not self.cycle.response_started:
                 self._let_be_last(self.cycle)
-        elif not self._head_bytes:
+        elif not self._is_in_head:
             self._unset_keepalive_if_required()
             rest = self._quiet_since + DRAIN_SECONDS - self.loop.time()
             self.timeout_keep_alive_task = self.loop.call_later(max(0.0, rest), self.timeout_keep_alive_handler)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._waiting is None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
+        if not self._is_in_head:
+            # Most heads come whole, and need no clock. Line breaks before one begin nothing, but stop uvicorn's clock.
+            if self._is_idle and self.timeout_keep_alive_task is None and self._waiting is None:
+                self._wait()
+            return
+        if self._waiting is None:
+            self._wait()
         # All of it belongs to a head that has not ended. One that came in a single piece is as short as that piece.
         self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -75,12 +83,12 @@ class BoundedHeads(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._is_in_head = True
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # uvicorn's type knows no extensions but its own
         scope["extensions"] = {ON_DISCONNECT: self._on_disconnect}
-        if self._waiting is None:
-            self._wait()
 
     def on_headers_complete(self) -> None:
+        self._is_in_head = False
         self._wait_no_more()
         super().on_headers_complete()
         if self._is_leaving:
@@ -99,6 +107,11 @@ class BoundedHeads(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         del msg
         self._refuse(APIError("This is not an HTTP/1.1 request. Check what sent it.", status=400, code="bad_request"))
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _let_be_last(self, cycle: RequestResponseCycle) -> None:
         """Has the response say that the connection ends with it; of several that are due, the latest alone."""

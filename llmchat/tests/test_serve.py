@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -327,6 +328,22 @@ def test_connection_without_a_request_is_closed(serve: Serve, sent: bytes) -> No
     with closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)) as connection:
         connection.sendall(sent)
         assert connection.recv(1) == b""
+
+
+def test_connection_on_which_only_line_breaks_come_is_closed(serve: Serve) -> None:
+    server = serve("--no-background", environment={**LEAN, "HEADER_READ_SECONDS": "0.3"})
+    with closing(socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)) as connection:
+        connection.sendall(b"GET /v1/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        closed = time.monotonic() + PATIENCE
+        with contextlib.suppress(ConnectionError):
+            connection.settimeout(0.1)
+            while time.monotonic() < closed:
+                connection.sendall(b"\r\n")
+                with contextlib.suppress(TimeoutError):
+                    if connection.recv(65536) == b"":
+                        break
+        assert time.monotonic() < closed
 
 
 def test_static_files_of_the_admin_are_served_without_collecting(serve: Serve) -> None:
