@@ -14,9 +14,13 @@ NODE := node_modules/.installed
 # Options for pytest from the command line: make test ARGS="-x -k chat".
 ARGS ?=
 
+# The gateways that `make bench` measures beside ours, by what installs them. Never into .venv: their packages are not ours.
+PYTHON_PEERS := tensorzero litellm mlflow
+PEERS := $(PYTHON_PEERS:%=bench/.peers/%/.installed) bench/.peers/portkey/.installed
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-sqlite test-services test-faults check fmt lock clean
+.PHONY: help setup run test test-sqlite test-services test-faults bench bench-peers soak open-streams check fmt lock lock-peers clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -43,6 +47,18 @@ test-services: $(BASE) $(LOCAL) $(DEV) node ## run the suite on throw-away Postg
 test-faults: $(BASE) $(LOCAL) $(DEV) node ## inject faults into real processes; FAULTS=short for fewer rounds
 	@$(PY) -m pytest -m faults $(ARGS); code=$$?; \
 	if [ $$code -eq 5 ]; then echo "No test is marked 'faults' yet."; else exit $$code; fi
+
+bench: $(BASE) $(DEV) ## measure llmchat beside the gateways that are installed, 20 minutes; QUICK=1 for less; see bench/README.md
+	$(PY) -m bench $(if $(QUICK),--quick) $(ARGS)
+
+soak: $(BASE) $(DEV) ## a million requests: is memory flat and the record whole? ARGS="--requests 100000" for less
+	$(PY) -m bench.soak $(ARGS)
+
+open-streams: $(BASE) $(DEV) ## ten thousand streams at once on two workers: do they end well, what do they hold?
+	$(PY) -m bench.open_streams $(ARGS)
+
+bench-peers: $(PEERS) ## install the other gateways, each in a place of its own below bench/.peers (1.5 GB)
+	@:
 
 check: $(BASE) $(LOCAL) $(DEV) ## lint, format, types, import rules, migrations, schema, deployment checks
 	$(PY) -m ruff check .
@@ -71,8 +87,13 @@ lock: | $(PY) ## make requirements/*.txt from the .in files, keeping versions; U
 	$(LOCK) $(if $(UPGRADE),--upgrade) --no-deps requirements/local.in -o requirements/local.txt
 	$(LOCK) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
 
+lock-peers: | $(PY) ## make bench/peers/*.txt, the versions of the gateways that `bench` measures
+	for peer in $(PYTHON_PEERS); do \
+		$(subst make lock,make lock-peers,$(LOCK)) $(if $(UPGRADE),--upgrade) bench/peers/$$peer.in -o bench/peers/$$peer.txt || exit 1; \
+	done
+
 clean: ## remove what the commands above made, but no data (var/)
-	rm -rf $(VENV) node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
+	rm -rf $(VENV) node_modules bench/.peers .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- The machinery ----------------------------------------------------------------------------------------------------
@@ -132,3 +153,17 @@ $(NODE): package-lock.json
 	else \
 		echo "npm is not installed here: the tests against emulated vendors will be skipped. Remedy: apt install nodejs npm." >&2; \
 	fi
+
+bench/.peers/%/.installed: bench/peers/%.txt | $(PY)
+	@echo "Installing $* for the benchmark (once)."
+	@$(PY) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install -qq --no-input --require-hashes -r $<
+	@touch $@
+
+# Its only script patches nothing: the package carries no patches.
+bench/.peers/portkey/.installed: bench/peers/portkey/package-lock.json
+	@command -v npm >/dev/null 2>&1 || { echo "npm is not installed here. Remedy: apt install nodejs npm." >&2; exit 1; }
+	@echo "Installing portkey for the benchmark (once)."
+	@mkdir -p $(@D) && cp bench/peers/portkey/package.json bench/peers/portkey/package-lock.json $(@D)
+	@cd $(@D) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

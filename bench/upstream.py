@@ -10,11 +10,12 @@ The name of the model says how it answers, all parameters being optional:
     mock-66?first=0.1&delay=0.002&burst=4
 
 66 chunks of one token; 0.1 s until the first; 0.002 s between two writes of 4 chunks each. A whole answer takes as
-long.
+long. A stream of `mock-1000?delay=5&held=1` goes on until `POST /release`, and ends with its next write then.
 
 The log has two lines of JSON for a call: `{"call", "at", "model", "prompt", "streamed"}` before anything is answered,
 `{"call", "at", "ended", "chunks"}` once it has ended: `finished`, or `gone` when the client closed the connection
-before that. `at` is the time since 1970 in seconds, `chunks` how many were sent.
+before that. `at` is the time since 1970 in seconds, `chunks` how many were sent. `GET /calls` tells how many calls
+came and how many of them are open.
 """
 
 from __future__ import annotations
@@ -51,12 +52,14 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """How a model answers: tokens, seconds until the first, seconds between two writes, chunks a write."""
+    """How a model answers: tokens, seconds until the first, seconds between two writes, chunks a write, and whether
+    it goes on until it is released."""
 
     chunks: int
     first: float = 0.0
     delay: float = 0.0
     burst: int = 1
+    held: bool = False
 
     @classmethod
     @lru_cache(maxsize=1024)
@@ -70,6 +73,7 @@ class Behaviour:
                 first=float(parameters.pop("first", 0)),
                 delay=float(parameters.pop("delay", 0)),
                 burst=max(1, int(parameters.pop("burst", 1))),
+                held=bool(int(parameters.pop("held", 0))),
                 **parameters,
             )
         except (TypeError, ValueError):
@@ -80,8 +84,20 @@ class Log:
     """The calls in the order in which they came. Without a path they are only counted."""
 
     def __init__(self, path: Path | None) -> None:
-        self._calls = 0
+        self._calls = self._ended = 0
+        #: Whether streams that are held may end.
+        self.released = False
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600) if path else None
+
+    @property
+    def calls(self) -> int:
+        """How many came so far."""
+        return self._calls
+
+    @property
+    def open(self) -> int:
+        """How many of them have not ended."""
+        return self._calls - self._ended
 
     def received(self, *, model: str, prompt: str, streamed: bool) -> int:
         """Returns the call's number, from 1."""
@@ -90,6 +106,7 @@ class Log:
         return self._calls
 
     def ended(self, call: int, how: Literal["finished", "gone"], *, chunks: int) -> None:
+        self._ended += 1
         self._write({"call": call, "at": time.time(), "ended": how, "chunks": chunks})
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -160,6 +177,11 @@ class Connection(asyncio.Protocol):
                     await self._complete(body)
                 case b"GET", b"/v1/models":
                     self._send({"object": "list", "data": [{"id": "mock-1", "object": "model", "owned_by": "mock"}]})
+                case b"GET", b"/calls":
+                    self._send({"calls": self._log.calls, "open": self._log.open})
+                case b"POST", b"/release":
+                    self._log.released = True
+                    self._send({"calls": self._log.calls, "open": self._log.open})
                 case _:
                     self._send(_error("There is nothing here."), status=404)
         except Refused as refused:
@@ -182,19 +204,22 @@ class Connection(asyncio.Protocol):
                 for frame in _frames(model, behaviour.chunks, behaviour.burst):
                     if sent:
                         await asyncio.sleep(behaviour.delay)
+                    if behaviour.held and self._log.released:
+                        break
                     if not self._writable.is_set():
                         await self._writable.wait()
                     self._write(frame.replace(_NUMBER, number))
                     sent = min(sent + behaviour.burst, behaviour.chunks)
                 with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
-                self._write(_ending(model, prompt, behaviour.chunks, with_usage=with_usage).replace(_NUMBER, number))
+                self._write(_ending(model, prompt, sent, with_usage=with_usage).replace(_NUMBER, number))
             else:
                 await asyncio.sleep(behaviour.delay * (-(-behaviour.chunks // behaviour.burst) - 1))
-                self._send(_whole(call, model, prompt, behaviour.chunks))
+                sent = behaviour.chunks
+                self._send(_whole(call, model, prompt, sent))
         except asyncio.CancelledError:
             self._log.ended(call, "gone", chunks=sent)
             raise
-        self._log.ended(call, "finished", chunks=behaviour.chunks)
+        self._log.ended(call, "finished", chunks=sent)
 
     def _send(self, value: dict[str, Any], *, status: int = 200) -> None:
         body = orjson.dumps(value)
