@@ -18,7 +18,7 @@ from django.conf import settings
 
 from accounts.limits import check_rate_async
 from accounts.permissions import check_model_allowed
-from chat import claims, conversations, idempotency, metrics, payloads, privacy
+from chat import candidates, claims, conversations, idempotency, metrics, payloads, privacy
 from chat.broadcast import Broadcast, Inbox
 from chat.calls import Call
 from chat.committer import NotDurable
@@ -32,11 +32,10 @@ from chat.replay import REPLAYED, Replay, events_of, pieces
 from llmchat.lib import envelope, logs
 from llmchat.lib.envelope import APIError
 from llmchat.lib.uuid7 import uuid7
-from providers import catalogue, failover, registry
-from providers.catalogue import ResolvedModel, Snapshot
-from providers.errors import NotConfigured, ProviderError
+from providers import catalogue, failover
+from providers.errors import ProviderError
 from providers.failover import AttemptEnded, AttemptStarted, Candidate
-from providers.values import ChatRequest, Event, Finished, Json, Message, ReasoningDelta, TextDelta, ToolCallDelta
+from providers.values import Event, Finished, Json, ReasoningDelta, TextDelta, ToolCallDelta
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +80,8 @@ async def _begin(call: Call, interaction_id: UUID) -> Exchange:
         check_model_allowed(call.principal, *resolved.names)
         rate = await check_rate_async(call.principal)
         thread = await _thread(call)
-        own = _own_messages(call, thread)
-        candidates, history_messages = await _candidates(call, snapshot, resolved, thread, own)
+        own = candidates.own_messages(call, thread)
+        ways, history_messages = await candidates.in_order(call, snapshot, resolved, thread, own)
     except ProviderError as error:
         raise as_api_error(error) from error
     recorder = Recorder(
@@ -94,7 +93,7 @@ async def _begin(call: Call, interaction_id: UUID) -> Exchange:
         history_messages=history_messages,
     )
     logs.bind(interaction_id=str(recorder.interaction.id))
-    return Exchange(call, recorder=recorder, candidates=candidates, headers=rate.headers() if rate else {})
+    return Exchange(call, recorder=recorder, candidates=ways, headers=rate.headers() if rate else {})
 
 
 async def _thread(call: Call) -> Thread | None:
@@ -107,65 +106,6 @@ async def _thread(call: Call) -> Thread | None:
         title = call.prompt if call.principal.keeps_prompts else ""
         return conversations.begin(organization_id=organization_id, user_id=call.user_id, title=title)
     return None
-
-
-def _own_messages(call: Call, thread: Thread | None) -> Sequence[Message]:
-    """The caller's messages, led by the conversation's system prompt if the caller gives none."""
-    if thread is None or not thread.system_prompt or call.system_prompt:
-        return call.messages
-    return [Message(role="system", content=thread.system_prompt), *call.messages]
-
-
-async def _candidates(
-    call: Call, snapshot: Snapshot, resolved: ResolvedModel, thread: Thread | None, own: Sequence[Message]
-) -> tuple[list[Candidate], int]:
-    """The model asked for and then the fallbacks, each with the request that fits its window; and how many messages of
-    history the first one gets. A fallback that is not configured is left out; a first choice that is not, is an error.
-    """
-    history = thread.history if thread else ()
-    leading = [message for message in own if message.role in {"system", "developer"}]
-    following = [message for message in own if message.role not in {"system", "developer"}]
-    candidates: list[Candidate] = []
-    carried = 0
-    routes = {(model.provider, model.upstream_id): model for model in (*reversed(snapshot.fallbacks()), resolved)}
-    for place, model in enumerate(reversed(routes.values())):
-        if place and not _may_fall_back(call, model):
-            continue
-        try:
-            adapter = await registry.aadapter(model.provider)
-        except NotConfigured:
-            if place:
-                continue
-            raise
-        kept = conversations.within_window(
-            history=history,
-            own=own,
-            context_window=model.context_window,
-            max_tokens=call.parameters.get("max_tokens"),
-        )
-        if not place:
-            carried = len(kept)
-        messages = [*leading, *kept, *following] if kept else own
-        request = ChatRequest(model=model.upstream_id, messages=messages, whole=not call.stream, **call.parameters)
-        candidates.append(
-            Candidate(
-                provider=model.provider,
-                model=model.upstream_id,
-                adapter=adapter,
-                request=request,
-                timeouts=adapter.config.timeouts,
-                context_window=model.context_window,
-            )
-        )
-    return candidates, carried
-
-
-def _may_fall_back(call: Call, model: ResolvedModel) -> bool:
-    try:
-        check_model_allowed(call.principal, *model.names)
-    except APIError:
-        return False
-    return True
 
 
 class Exchange:
