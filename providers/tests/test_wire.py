@@ -224,20 +224,20 @@ async def test_header_of_many_kilobytes_is_no_trouble(adapter: Adapter, upstream
 
 
 async def test_silence_is_counted_from_the_last_byte(upstream: Upstream) -> None:
-    patience = Timeouts(first_byte=5.0, first_token=0.4, between_chunks=0.4)
+    patience = Timeouts(first_byte=5.0, first_token=1.0, between_chunks=1.0)
     adapter = WIRE.make(upstream, timeouts=patience)
     pieces = [b": still here\n\n"] * 8 + [recorded("openai_plain")]
-    upstream.reply = Reply(pieces=pieces, pause=0.1)
+    upstream.reply = Reply(pieces=pieces, pause=0.2)
     assert await drained(adapter) == WIRE.plain_events
     await adapter.aclose()
 
 
 async def test_reader_that_takes_its_time_is_no_silence(upstream: Upstream) -> None:
-    adapter = WIRE.make(upstream, timeouts=Timeouts(first_byte=5.0, first_token=0.2, between_chunks=0.2))
+    adapter = WIRE.make(upstream, timeouts=Timeouts(first_byte=5.0, first_token=0.6, between_chunks=0.6))
     upstream.reply = Reply(pieces=[WIRE.delta("Hi"), WIRE.ending("stop")], pause=0.05)
     events = []
     async for event in adapter.stream(WIRE.request()):
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.9)
         events.append(event)
     await adapter.aclose()
     assert isinstance(events[-1], Finished)
@@ -341,6 +341,17 @@ async def test_what_http_cannot_carry_names_the_settings_and_no_secret(
     assert "secret-1" not in "".join(traceback.format_exception(error))
 
 
+BROKEN = "http://secret-1@[::1/v1"
+
+
+async def test_address_that_is_none_names_the_settings_and_no_secret(upstream: Upstream) -> None:
+    with pytest.raises(NotConfigured) as caught:
+        WIRE.make(upstream, base_url=BROKEN)
+    assert "OPENAI_BASE_URL" in caught.value.message
+    assert "secret-1" not in "".join(traceback.format_exception(caught.value))
+    assert not pool._shared
+
+
 # Proxies
 
 
@@ -362,6 +373,13 @@ async def test_proxy_of_the_environment_is_used(proxy: Upstream, upstream: Upstr
         "Basic YW5uOndvcmQ=",
         f"Bearer {KEY}",
     )
+
+
+async def test_address_in_any_alphabet_is_sent_as_http_wants_it(proxy: Upstream, upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, base_url="http://köln.example/weg/ü/")
+    await drained(adapter)
+    await adapter.aclose()
+    assert [request.path for request in proxy.requests] == ["http://xn--kln-sna.example/weg/%C3%BC/chat/completions"]
 
 
 async def test_host_without_a_proxy_is_asked_itself(

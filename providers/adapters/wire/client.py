@@ -46,7 +46,10 @@ class Client:
 
     def __init__(self, config: ProviderConfig, *, base_url: str, headers: Mapping[str, str]) -> None:
         self._config = config
-        self._base = (config.base_url or base_url).rstrip("/")
+        try:
+            self._base = str(URL(config.base_url or base_url)).rstrip("/")
+        except ValueError:
+            raise boundary.not_sendable(config) from None
         limits = config.timeouts
         self._first_byte = limits.first_byte
         self._silence = max(limits.first_token, limits.between_chunks)
