@@ -16,7 +16,11 @@ from uuid import UUID
 _COUNTER_BITS = 42
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
 
+_ENTROPY_BYTES = 9
+
 _lock = threading.Lock()
+_pool = b""
+_used = 0
 _last_ms = 0
 _counter = 0
 
@@ -24,8 +28,8 @@ _counter = 0
 def uuid7() -> UUID:
     """A new id, greater than every id that this process has made before."""
     global _last_ms, _counter  # noqa: PLW0603 - the process's clock is the state
-    entropy = int.from_bytes(os.urandom(9), "big")
     with _lock:
+        entropy = _entropy()
         now = time.time_ns() // 1_000_000
         if now > _last_ms:
             # The top bit of a fresh counter is left 0, so that there is always room to count.
@@ -36,6 +40,16 @@ def uuid7() -> UUID:
                 _last_ms, _counter = _last_ms + 1, 0
         ms, counter = _last_ms, _counter
     return _assemble(ms, counter, entropy & 0xFFFFFFFF)
+
+
+def _entropy() -> int:
+    """72 random bits, each used once. To be called with the lock held."""
+    global _pool, _used  # noqa: PLW0603
+    if _used + _ENTROPY_BYTES > len(_pool):
+        # A supply: to ask the system lets go of the interpreter, which in a busy process comes back late.
+        _pool, _used = os.urandom(_ENTROPY_BYTES * 500), 0
+    _used += _ENTROPY_BYTES
+    return int.from_bytes(_pool[_used - _ENTROPY_BYTES : _used], "big")
 
 
 def floor_at(moment: dt.datetime) -> UUID:
@@ -57,8 +71,9 @@ def _assemble(ms: int, counter: int, random: int) -> UUID:
 
 
 def _after_fork_in_child() -> None:
-    """A fork copies time and counter; fresh entropy in the counter keeps the two processes' ids apart."""
-    global _counter  # noqa: PLW0603
+    """A fork copies time and counter, and what is left of the entropy; fresh one keeps the two processes' ids apart."""
+    global _counter, _pool, _lock  # noqa: PLW0603
+    _pool, _lock = b"", threading.Lock()
     _counter = (int.from_bytes(os.urandom(6), "big")) & (_COUNTER_MASK >> 1)
 
 
