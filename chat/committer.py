@@ -22,21 +22,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from django.db import InterfaceError, InternalError, OperationalError, close_old_connections, connections
+from django.db import close_old_connections, connections
 
-from chat import quarantine, rows
+from chat import rows
 from chat.journal import Journal, JournalFull, Place, fetch
 from chat.metrics import BACKLOG, JOURNAL
 from chat.rows import ExchangeRows
+from chat.storing import BATCH, BATCH_BYTES, UNUSABLE, store_or_quarantine
 
 logger = logging.getLogger(__name__)
 
-#: The database is away, or takes nothing: a standby that only reads raises the last one. No row is to blame.
-UNUSABLE: Final = (OperationalError, InterfaceError, InternalError)
-#: Exchanges committed together at most; a longer queue takes several transactions.
-BATCH: Final = 500
-#: Bytes of their ends in the journal after which a batch is full, too: rows take several times as much memory.
-BATCH_BYTES: Final = 4 * 1024 * 1024
 #: Seconds until a failing database is tried again, doubled with each failure up to the longest.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
@@ -328,24 +323,3 @@ def _wake(items: Sequence[_Item], error: Exception | None) -> None:
             item.waiter.set_result(None)
         else:
             item.waiter.set_exception(error)
-
-
-def store_or_quarantine(batch: Sequence[ExchangeRows]) -> None:
-    """Stores the batch; what the database refuses is found by halving and put into quarantine with the reason.
-
-    Raises one of `UNUSABLE` when the database takes nothing at all.
-    """
-    if not batch:
-        return
-    try:
-        rows.store(batch)
-    except UNUSABLE:
-        raise
-    except Exception as error:
-        if len(batch) == 1:
-            logger.exception("The database refuses %s; it goes into quarantine.", batch[0].id)
-            quarantine.put(batch[0], reason=f"{type(error).__name__}: {error}")
-            return
-        middle = len(batch) // 2
-        store_or_quarantine(batch[:middle])
-        store_or_quarantine(batch[middle:])

@@ -19,10 +19,10 @@ from django.core.exceptions import ValidationError
 from django.db import connections
 
 from chat import journal, rows
-from chat.committer import BATCH, BATCH_BYTES, UNUSABLE, store_or_quarantine
 from chat.journal import Place, Record
 from chat.models import Interaction
 from chat.rows import ExchangeRows
+from chat.storing import BATCH, BATCH_BYTES, UNUSABLE, store_or_quarantine
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 from django.db import DataError, InternalError, OperationalError
 
 from chat import committer as module
-from chat import journal, quarantine, recovery, rows
+from chat import journal, quarantine, recovery, rows, storing
 from chat.committer import Committer, NotDurable
 from chat.journal import Journal
 from chat.models import Attempt, Interaction, QuarantinedExchange, Status
@@ -313,7 +313,7 @@ def test_an_interrupted_replay_can_be_repeated(owner, tmp_path, monkeypatch) -> 
         dead.end(one.id, rows.as_facts(one))
     dead.close()
     monkeypatch.setattr(recovery, "BATCH", 2)
-    real, calls = module.store_or_quarantine, []
+    real, calls = storing.store_or_quarantine, []
 
     def failing(batch):
         calls.append(batch)

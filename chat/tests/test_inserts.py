@@ -13,7 +13,7 @@ import pytest
 from django.db import DatabaseError, DataError, IntegrityError, connection, models, transaction
 
 from accounts.tests.factories import OrganizationFactory
-from chat import committer, inserts
+from chat import inserts, storing
 from chat.fields import UnreadableText
 from chat.models import Attempt, Conversation, Interaction, QuarantinedExchange, Status
 from chat.rows import ExchangeRows
@@ -147,7 +147,7 @@ def test_what_the_database_refuses_is_refused_and_its_neighbours_are_stored(owne
     if connection.vendor == "postgresql":
         with pytest.raises((DataError, IntegrityError)), transaction.atomic():
             inserts.insert(Interaction, made)
-    committer.store_or_quarantine([ExchangeRows(interaction=row, attempts=[]) for row in made])
+    storing.store_or_quarantine([ExchangeRows(interaction=row, attempts=[]) for row in made])
     there = set(Interaction.objects.values_list("id", flat=True))
     quarantined = set(QuarantinedExchange.objects.values_list("id", flat=True))
     assert there | quarantined >= {row.id for index, row in enumerate(made) if index != 2}

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from chat import recovery
-from chat.committer import UNUSABLE
+from chat.storing import UNUSABLE
 
 
 class Command(BaseCommand):
