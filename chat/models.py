@@ -230,6 +230,15 @@ class IdempotencyClaim(models.Model):
         return self.key
 
 
+class Change(models.Model):
+    """A note that interactions of this minute (by their ids) were written; see `chat.changes`."""
+
+    minute = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.minute:%Y-%m-%d %H:%M}"
+
+
 class QuarantinedExchange(models.Model):
     """An exchange that the database refused to store as rows: kept as the journal's facts, with the reason."""
 

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import DateTimeField, Model, Value
 from django.db.models.functions import Greatest
 
-from chat import inserts
+from chat import changes, inserts
 from chat.models import Attempt, Conversation, Interaction, Status
 from chat.privacy import erased
 
@@ -89,6 +89,7 @@ def store(batch: Sequence[ExchangeRows]) -> None:
         batch = _without_deleted(batch)
         inserts.insert(Interaction, [rows.interaction for rows in batch])
         inserts.insert(Attempt, [attempt for rows in batch for attempt in rows.attempts])
+        changes.note(rows.id for rows in batch)
 
 
 def _without_deleted(batch: Sequence[ExchangeRows]) -> Sequence[ExchangeRows]:

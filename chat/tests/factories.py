@@ -16,6 +16,7 @@ from factory.declarations import LazyAttribute, RelatedFactory, SelfAttribute, S
 from factory.django import DjangoModelFactory
 
 from accounts.tests.factories import OrganizationFactory
+from chat import changes
 from chat.models import Attempt, Conversation, Interaction, Status
 from llmchat.lib.uuid7 import floor_at, moment_of, uuid7
 
@@ -188,6 +189,12 @@ class InteractionFactory(DjangoModelFactory[Interaction]):
     class Meta:
         model = Interaction
         skip_postgeneration_save = True
+
+    @classmethod
+    def _create(cls, model_class: type[Interaction], *args: Any, **kwargs: Any) -> Interaction:
+        row = super()._create(model_class, *args, **kwargs)
+        changes.note([row.id])
+        return row
 
 
 class AttemptFactory(DjangoModelFactory[Attempt]):

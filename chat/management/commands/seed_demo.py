@@ -6,6 +6,7 @@ import datetime as dt
 import shlex
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from django.db import Error as DatabaseTrouble
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from chat import partitions
+from chat import changes, partitions
 from chat.demo import bulk, story, world
 from chat.demo.story import Plan, Teller
 from chat.models import Interaction
@@ -50,10 +51,13 @@ class Command(BaseCommand):
         try:
             stored = self._seed(teller, begin=_first_missing(teller) if told_before else 0)
         except (KeyboardInterrupt, DatabaseTrouble) as error:
+            with suppress(DatabaseTrouble):
+                changes.note_range(plan.began, plan.ended, now=timezone.now())
             again = ["manage.py", "seed_demo", f"--interactions={plan.interactions}", f"--days={options['days']}"]
             again += [f"--seed={plan.seed}", f"--until={plan.ended.isoformat()}"]
             reason = " ".join(str(error).split()) or "interrupted"
             raise CommandError(f"Not finished: {reason}. Go on with: {shlex.join(again)}") from error
+        changes.note_range(plan.began, plan.ended, now=timezone.now())
         seconds = time.monotonic() - began
         partitions.analyze()
         self.stdout.write(
