@@ -31,8 +31,8 @@ class Exchange:
     superseded: dict[UUID, dt.datetime]
 
 
-Finding = tuple[UUID, str]
-"""A row's id and what is wrong with the row."""
+Finding = tuple[UUID | str, str]
+"""A row's id, or what else names it, and what is wrong with it."""
 
 Rule = Callable[[Exchange], Iterator[Finding]]
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Left
+from django.utils.module_loading import import_string
 
 from accounts.models import Organization
 from chat import invariants, journal, recovery
@@ -30,23 +31,21 @@ BATCH: Final = 1000
 
 Row = TypeVar("Row", bound=Model)
 
-Subject = Literal["interactions", "attempts", "quarantine", "journals"]
-
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A row that contradicts an invariant. `row`: its id; of a journal, its directory's name."""
+    """A row that contradicts an invariant. `row`: its id, of a journal its directory's name; else what names it."""
 
     invariant: str
-    row: UUID
+    row: UUID | str
     what: str
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """More rows have been looked at."""
+    """More rows have been looked at. `subject`: what they are, in the plural."""
 
-    subject: Subject
+    subject: str
     rows: int
 
 
@@ -69,13 +68,19 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """`rule` looks at one exchange after the other; `search` finds by itself what contradicts."""
+    """`rule` looks at one exchange after the other; `search` finds by itself what contradicts, and tells how far it has
+    come where the subject is its own."""
 
     name: str
     says: str
-    subject: Subject
+    subject: str
     rule: Rule | None = None
-    search: Callable[[Window], Iterator[Finding]] | None = None
+    search: Callable[[Window], Iterator[Finding | Checked]] | None = None
+
+
+def invariants_on_record() -> Sequence[Invariant]:
+    """All that data can show, of all apps: those that the setting RECORD_INVARIANTS names."""
+    return [invariant for name in settings.RECORD_INVARIANTS for invariant in import_string(name)]
 
 
 def verify(window: Window) -> Iterator[Breach | Checked]:
@@ -83,7 +88,8 @@ def verify(window: Window) -> Iterator[Breach | Checked]:
 
     Raises Django's database errors, and OSError when the journals' directory cannot be read.
     """
-    rules = [(invariant.name, invariant.rule) for invariant in INVARIANTS if invariant.rule is not None]
+    known = invariants_on_record()
+    rules = [(invariant.name, invariant.rule) for invariant in known if invariant.rule is not None]
     for batch in _exchanges(window):
         for name, rule in rules:
             for exchange in batch:
@@ -92,9 +98,10 @@ def verify(window: Window) -> Iterator[Breach | Checked]:
     yield Checked("attempts", Attempt.objects.filter(window.of("interaction_id")).count())
     yield Checked("quarantine", QuarantinedExchange.objects.filter(window.of("id")).count())
     yield Checked("journals", len(_journals()))
-    for invariant in INVARIANTS:
+    for invariant in known:
         if invariant.search is not None:
-            yield from (Breach(invariant.name, row, what) for row, what in invariant.search(window))
+            for found in invariant.search(window):
+                yield found if isinstance(found, Checked) else Breach(invariant.name, *found)
 
 
 # --- What is read ----------------------------------------------------------------------------------------------------
@@ -261,7 +268,7 @@ def _journals() -> list[Path]:
     return [entry for entry in entries if recovery.is_journal(entry)]
 
 
-#: All that data can show, in the order of the report.
+#: All that the rows of this app can show, in the order of the report.
 INVARIANTS: Final = (
     Invariant("ids", "ids are UUIDv7 of their row's moment", "interactions", invariants.ids),
     Invariant("orphans", "every attempt has its interaction", "attempts", search=_orphans),

@@ -282,6 +282,8 @@ JOURNAL_DIR = DATA_DIR / "journal"
 JOURNAL_MAX_BYTES = env.integer("JOURNAL_MAX_BYTES", 1024**3, minimum=1024**2)
 COMMIT_PATIENCE_SECONDS = env.seconds("COMMIT_PATIENCE_SECONDS", 1.0)
 IDEMPOTENCY_HOURS = env.integer("IDEMPOTENCY_HOURS", 24, minimum=1, maximum=24 * 366)
+#: What `manage.py verify_record` proves: each app names its own.
+RECORD_INVARIANTS = ["chat.verification.INVARIANTS", "analytics.verification.INVARIANTS"]
 LOG_PROMPTS = env.boolean("LOG_PROMPTS", default=True)
 LOG_RESPONSES = env.boolean("LOG_RESPONSES", default=True)
 #: The newest first: it encrypts, all decrypt. Without any, texts are stored as they are.
@@ -366,6 +368,7 @@ FALLBACK_ORDER = env.items("FALLBACK_ORDER")
 
 # --- Background work -----------------------------------------------------------------------------------------------
 HEALTH_REFRESH_SECONDS = env.integer("HEALTH_REFRESH_SECONDS", 60, minimum=5)
+ROLL_UP_SECONDS = env.integer("ROLL_UP_SECONDS", 5, minimum=1, maximum=3600)
 if EMBEDDED_BROKER:
     for _folder in ("messages", "processed", "control"):
         (BROKER_DIR / _folder).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -398,6 +401,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": HEALTH_REFRESH_SECONDS,
         # The next one is due by then: a worker that was away does not catch up on them.
         "options": {"expires": HEALTH_REFRESH_SECONDS},
+    },
+    "roll-up": {
+        "task": "analytics.tasks.roll_up",
+        "schedule": ROLL_UP_SECONDS,
+        "options": {"expires": ROLL_UP_SECONDS},
     },
     "purge-idempotency": {
         "task": "chat.tasks.purge_idempotency",

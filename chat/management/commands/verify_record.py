@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import time
 from collections import Counter
@@ -10,11 +9,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseTrouble
-from django.utils import timezone
-from django.utils.dateparse import parse_date, parse_datetime
 
 from chat import verification
-from chat.verification import INVARIANTS, Breach, Checked, Window
+from chat.verification import Breach, Checked, Window, invariants_on_record
+from llmchat.lib.moments import utc_moment
 
 #: Exit code when the record could not be looked at, which says nothing about the record.
 _NOT_VERIFIED = 2
@@ -41,7 +39,7 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        window = Window(since=_moment("--since", options["since"]), until=_moment("--until", options["until"]))
+        window = Window(since=utc_moment("--since", options["since"]), until=utc_moment("--until", options["until"]))
         began = time.monotonic()
         rows: Counter[str] = Counter()
         breaches: Counter[str] = Counter()
@@ -74,7 +72,7 @@ class Command(BaseCommand):
 
     def _sum_up(self, rows: Counter[str], breaches: Counter[str], *, seconds: float) -> None:
         self.stdout.write(f"{'invariant':<14}{'checked':>14}{'breaches':>10}")
-        for invariant in INVARIANTS:
+        for invariant in invariants_on_record():
             counts = f"{rows[invariant.subject]:>14,}{breaches[invariant.name]:>10,}"
             self.stdout.write(f"{invariant.name:<14}{counts}  {invariant.says}")
         self.stdout.write(
@@ -96,20 +94,7 @@ def _as_json(
                 "checked": rows[invariant.subject],
                 "breaches": breaches[invariant.name],
             }
-            for invariant in INVARIANTS
+            for invariant in invariants_on_record()
         ],
         "breaches": [{"invariant": breach.invariant, "id": str(breach.row), "what": breach.what} for breach in named],
     }
-
-
-def _moment(option: str, text: str | None) -> dt.datetime | None:
-    if text is None:
-        return None
-    try:
-        day = parse_date(text)
-        moment = dt.datetime.combine(day, dt.time()) if day else parse_datetime(text)
-    except ValueError:
-        moment = None
-    if moment is None:
-        raise CommandError(f"{option} {text!r} is not a moment. Give one such as 2026-05-31 or 2026-05-31T14:00Z.")
-    return moment if timezone.is_aware(moment) else moment.replace(tzinfo=dt.UTC)
