@@ -17,6 +17,7 @@ from llmchat.metrics import MetricsViewSet
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="admin:index"), name="home"),
     path("v1/", include("chat.urls")),
+    path("v1/", include("analytics.urls")),
     path("v1/health", HealthViewSet.as_view({"get": "list"}), name="health"),
     path("v1/health/live", HealthViewSet.as_view({"get": "live"}), name="health-live"),
     path("v1/health/ready", HealthViewSet.as_view({"get": "ready"}), name="health-ready"),

@@ -40,6 +40,8 @@ PATHS = {
     ("get", "/v1/models"),
     ("get", "/v1/models/{model}"),
     ("get", "/v1/models/{model}/status"),
+    ("get", "/v1/stats"),
+    ("get", "/v1/usage"),
 }
 PUBLIC = {"/v1/health", "/v1/health/live", "/v1/health/ready"}
 
