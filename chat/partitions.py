@@ -47,7 +47,15 @@ class Partition:
 
 
 def is_partitioned() -> bool:
-    return bool(connection.vendor == "postgresql")
+    """Whether the record is; on PostgreSQL it is not before its migration, nor after the way back."""
+    if connection.vendor != "postgresql":
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass('chat_interaction'))"
+        )
+        found: Any = cursor.fetchone()
+    return bool(found[0])
 
 
 def partitions(table: str) -> list[Partition]:
