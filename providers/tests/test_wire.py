@@ -198,6 +198,15 @@ async def test_call_that_gets_no_connection_in_time_has_failed_to_connect(upstre
     await adapter.aclose()
 
 
+async def test_connection_that_the_vendor_has_closed_is_not_used_again(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    await drained(adapter)
+    await upstream.stop()  # what was open is broken off; new connections are taken
+    await asyncio.sleep(0.05)
+    assert await drained(adapter) == WIRE.plain_events
+    assert upstream.connections == 2
+
+
 async def test_cookies_are_not_kept(adapter: Adapter, upstream: Upstream) -> None:
     upstream.reply = Reply(body=recorded("openai_plain"), headers={"Set-Cookie": "track=1; Path=/"})
     for _ in range(2):
