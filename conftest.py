@@ -23,7 +23,7 @@ from django.db import connections
 from django.urls import get_resolver
 
 from chat import durability
-from llmchat.lib import redis_clients
+from llmchat.lib import redis_clients, steady
 from llmchat.tests.environment import SERVICES, Services
 from llmchat.tests.servers import LiveServer
 from providers import catalogue
@@ -57,8 +57,9 @@ def nothing_of_ours_blocks_the_event_loop(request: pytest.FixtureRequest) -> Ite
 
 @pytest.fixture(autouse=True)
 def empty_cache() -> None:
-    """Counters, cached keys and answers of one test never reach the next; nor does its catalogue."""
+    """Counters, cached keys and answers of one test never reach the next; nor does its catalogue or its clock."""
     cache.clear()
+    steady.forget()
     catalogue.forget()
 
 

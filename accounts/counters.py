@@ -6,17 +6,16 @@ Knows neither plans nor keys; `accounts.limits` and the log-in say what is count
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from django.core.cache import caches
-from django_ratelimit import ALL
+from django_ratelimit import ALL, core
 from django_ratelimit.core import EXPIRATION_FUDGE, _get_window, _make_cache_key, _split_rate, get_usage
 from redis.exceptions import RedisError
 
 from accounts.errors import LimitsUnavailable
-from llmchat.lib import redis_clients
+from llmchat.lib import redis_clients, steady
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +25,15 @@ _COUNT: Final = (
 )
 
 _is_away = False
+
+
+class _Clock:
+    """What django-ratelimit asks for the time: a clock that is set back grants no hour twice."""
+
+    time = staticmethod(steady.now)
+
+
+core.time = _Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,7 @@ async def count_async(group: str, *, value: str, rate: str) -> Usage:
         _say_away(error)
         raise LimitsUnavailable from error
     _say_back()
-    return Usage(count=int(counted), limit=limit, reset_seconds=max(window - int(time.time()), 0))
+    return Usage(count=int(counted), limit=limit, reset_seconds=max(window - int(_Clock.time()), 0))
 
 
 def _say_away(error: Exception) -> None:

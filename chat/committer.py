@@ -196,7 +196,7 @@ class Committer:
             waiting = len(self._queue)
             if waiting >= ENOUGH or waiting >= self.journal.unsettled:
                 return
-            time.sleep(LULL)
+            self._ending.wait(LULL)
             if len(self._queue) == waiting:
                 return
             now = time.monotonic()

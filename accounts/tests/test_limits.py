@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,19 @@ def test_next_hour_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     state = check_rate(asking)
     assert state is not None
     assert state.remaining == 0
+
+
+async def test_an_hour_does_not_come_again_when_the_clock_is_set_back(
+    monkeypatch: pytest.MonkeyPatch, counters: str
+) -> None:
+    asking = principal(requests_per_hour=1, organization_id=uuid4())
+    await check_rate_async(asking)
+    now = time.time()
+    for back in (60, 3600, 2 * 86_400):
+        monkeypatch.setattr(time, "time", lambda back=back: now - back)
+        with pytest.raises(RequestsPerHourExceeded) as refusal:
+            await check_rate_async(asking)
+        assert 0 <= int(refusal.value.headers["Retry-After"]) <= 3600
 
 
 def test_organizations_count_apart_and_their_keys_together() -> None:
