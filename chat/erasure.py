@@ -17,13 +17,14 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import Organization
 from chat import journal, recovery, services
 from chat.models import Conversation, Interaction, QuarantinedExchange, Removal
 from chat.privacy import ERASED, ERASED_ATTEMPT
-from chat.retention import BY, LATE, erase, in_batches
+from chat.retention import BATCH, BY, LATE, erase, in_batches
 from llmchat.lib.uuid7 import floor_at
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,9 @@ def erase_person(
         removal.conversations = _conversations(removal).count()
         removal.quarantined = len(_quarantined(removal))
         return Erasure(removal=removal, is_whole=True)
-    is_whole = _erase(removal, is_over=_deadline(seconds))
+    # Before anything goes: whoever is on the way when this process dies is found by `sweep` all the same.
     removal.save()
+    is_whole = _erase(removal, is_over=_deadline(seconds))
     return Erasure(removal=removal, is_whole=is_whole)
 
 
@@ -77,8 +79,7 @@ def sweep(*, seconds: float | None = None) -> list[Removal]:
             by=BY,
         )
         _erase(removal, is_over=is_over)
-        if removal.interactions or removal.conversations or removal.quarantined:
-            removal.save()
+        if removal.pk is not None:
             found.append(removal)
     return found
 
@@ -102,17 +103,24 @@ def in_journals(organization: Organization, user_id: str) -> int:
 
 def _erase(removal: Removal, *, is_over: Callable[[], bool]) -> bool:
     """Erases what the entry says and counts on it; whether that was all."""
-    for conversation in _conversations(removal).iterator():
-        removal.interactions += services.delete_conversation(conversation)
-        removal.conversations += 1
-        if is_over():
-            return False
+    while threads := list(_conversations(removal)[:BATCH]):
+        for conversation in threads:
+            with transaction.atomic():
+                removal.interactions += services.delete_conversation(conversation)
+                removal.conversations += 1
+                removal.save()
+            if is_over():
+                return False
     for batch in in_batches(_rows(removal), is_over=is_over):
-        removal.interactions += erase(batch)
+        with transaction.atomic():
+            removal.interactions += erase(batch)
+            removal.save()
     for kept in _quarantined(removal):
-        kept.facts, kept.reason = orjson.dumps(_without_texts(orjson.loads(kept.facts))).decode(), _WHY
-        kept.save(update_fields=["facts", "reason"])
-        removal.quarantined += 1
+        with transaction.atomic():
+            kept.facts, kept.reason = orjson.dumps(_without_texts(orjson.loads(kept.facts))).decode(), _WHY
+            kept.save(update_fields=["facts", "reason"])
+            removal.quarantined += 1
+            removal.save()
     return not _rows(removal).exists()
 
 

@@ -1,7 +1,8 @@
 """Lets go of what plans keep no longer: exchanges, or their texts alone. Roll-ups and other numbers stay.
 
-A month that nobody needs any more goes with its partition, the rest in small batches, each a transaction of its own, so
-that nobody waits. Each removal leaves a `Removal`. May be ended at any moment: the next run goes on.
+A month that nobody needs any more goes with its partition, the rest in small batches, each a transaction of its own,
+so that nobody waits. The `Removal` that says what went is written with it. It may be ended at any moment: the next run
+goes on.
 """
 
 from __future__ import annotations
@@ -148,11 +149,12 @@ def _exchanges(found: Sequence[Rule], *, dry_run: bool, by: str, is_over: Callab
                     Attempt.objects.filter(interaction_id__in=batch).delete()
                     # Nothing else refers to them: the ORM would read each row whole to make sure.
                     removal.interactions += Interaction.objects.filter(id__in=batch)._raw_delete("default")  # noqa: SLF001
-            removal.conversations = threads.delete()[0]
-            removal.quarantined = QuarantinedExchange.objects.filter(id__in=kept).delete()[0]
-        if removal.interactions or removal.conversations or removal.quarantined:
-            if not dry_run:
-                removal.save()
+                    removal.save()
+            with transaction.atomic():
+                removal.conversations = threads.delete()[0]
+                removal.quarantined = QuarantinedExchange.objects.filter(id__in=kept).delete()[0]
+                _save(removal)
+        if _is_worth_saying(removal):
             yield removal
 
 
@@ -195,15 +197,29 @@ def _texts(found: Sequence[Rule], *, dry_run: bool, by: str, is_over: Callable[[
             removal.quarantined = len(kept)
         else:
             for batch in in_batches(rows, is_over=is_over):
-                removal.interactions += erase(batch)
-                if is_over():
+                with transaction.atomic():
+                    removal.interactions += erase(batch)
+                    # The next run begins there, should this one end here.
                     removal.before = moment_of(batch[-1])
-            removal.conversations = titled.update(title="")
-            removal.quarantined = QuarantinedExchange.objects.filter(id__in=kept).delete()[0]
-        if removal.interactions or removal.conversations or removal.quarantined:
-            if not dry_run:
-                removal.save()
+                    removal.save()
+            with transaction.atomic():
+                removal.conversations = titled.update(title="")
+                removal.quarantined = QuarantinedExchange.objects.filter(id__in=kept).delete()[0]
+                if not is_over():
+                    removal.before = rule.texts
+                _save(removal)
+        if _is_worth_saying(removal):
             yield removal
+
+
+def _save(removal: Removal) -> None:
+    """Stores the entry, unless nothing went."""
+    if _is_worth_saying(removal):
+        removal.save()
+
+
+def _is_worth_saying(removal: Removal) -> bool:
+    return bool(removal.interactions or removal.conversations or removal.quarantined)
 
 
 def erase(identifiers: Sequence[UUID]) -> int:

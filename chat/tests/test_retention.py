@@ -163,6 +163,24 @@ def test_a_run_whose_time_is_over_is_gone_on_with() -> None:
     assert Interaction.objects.count() == 0
 
 
+def test_what_goes_is_said_even_if_the_process_dies_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = organization(retention_days=30)
+    for n in range(7):
+        interaction(owner, days=40 + n)
+    naps: list[float] = []
+
+    def die_in_the_second(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("chat.retention.time.sleep", die_in_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        list(retention.apply())
+    assert Interaction.objects.count() == 1
+    assert removed() == [("exchanges", owner, 6, 0)]
+
+
 def test_a_month_that_nobody_needs_goes_as_a_whole() -> None:
     if not partitions.is_partitioned():
         pytest.skip("SQLite keeps one table (remedy: --services)")
