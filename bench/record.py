@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 RESULTS = PROJECT / "bench" / "results" / "record.json"
 CONCURRENCY = 64
 #: The slow way is not asked for more than this.
-ORM_EXCHANGES = 1_500
+ORM_EXCHANGES = 400
 ROUNDS = 3
 STREAMED_EVENTS = 66
 
