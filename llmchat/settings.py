@@ -76,7 +76,13 @@ else:
     DATABASES["default"]["OPTIONS"] = {
         **DATABASES["default"].get("OPTIONS", {}),
         "connect_timeout": DATABASE_CONNECT_SECONDS,
-        "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": DATABASE_CONNECT_SECONDS},
+        "pool": {
+            "min_size": 1,
+            "max_size": DATABASE_POOL_SIZE,
+            "timeout": DATABASE_CONNECT_SECONDS,
+            # Its pauses double with each failure: without a bound, they were as long as the outage once it was over.
+            "reconnect_timeout": DATABASE_CONNECT_SECONDS,
+        },
     }
     # A request may run on any thread; the pool, not the thread, keeps connections open, and gives out none that died.
     DATABASES["default"]["CONN_MAX_AGE"] = 0

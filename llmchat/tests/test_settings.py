@@ -91,3 +91,12 @@ def test_wrong_setting_ends_the_program_with_one_line(
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"{line}\n")
+
+
+def test_a_database_that_is_back_is_found_no_later_than_one_connection_takes(tmp_path: Path) -> None:
+    show = "from llmchat import settings; print(settings.DATABASES['default']['OPTIONS']['pool']['reconnect_timeout'])"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), "ENV_FILE": os.devnull, "DATA_DIR": "var"}
+    environment |= {"DATABASE_URL": "postgresql://127.0.0.1/llmchat", "DATABASE_CONNECT_SECONDS": "7"}
+    command = [sys.executable, "-c", show]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "7"
