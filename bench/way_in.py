@@ -151,8 +151,9 @@ def request(key: str, method: str, path: str, body: Any) -> bytes:
 class Connection:
     """A connection of a client that asks one request after the other."""
 
-    def __init__(self, application: Any) -> None:
+    def __init__(self, application: Any, *, ours: bool = True) -> None:
         import uvicorn
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
         from uvicorn.server import ServerState
 
         from llmchat.serve.protocol import BoundedHeads
@@ -162,7 +163,8 @@ class Connection:
         state = ServerState()
         state.default_headers = [(b"date", b"Sat, 21 Nov 2026 12:00:00 GMT")]
         self.transport = Transport()
-        self.protocol = BoundedHeads(config, state, {}, asyncio.get_running_loop())
+        protocol = BoundedHeads if ours else HttpToolsProtocol
+        self.protocol = protocol(config, state, {}, asyncio.get_running_loop())
         self.protocol.connection_made(self.transport)
 
     async def ask(self, raw: bytes) -> bytes:
@@ -171,6 +173,27 @@ class Connection:
         self.protocol.data_received(raw)
         await self.transport.answered.wait()
         return b"".join(self.transport.pieces)
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    """An application that does nothing but answer."""
+    await receive()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def measure_protocols(raw: bytes) -> dict[str, float]:
+    """What is spent before and after the application: with our guards, and without."""
+    connections = {"ours": Connection(bare), "uvicorn's own": Connection(bare, ours=False)}
+    least = dict.fromkeys(connections, float("inf"))
+    for _ in range(ROUNDS):
+        for name, connection in connections.items():
+            began = time.process_time()
+            for _ in range(REQUESTS):
+                await connection.ask(raw)
+            least[name] = min(least[name], (time.process_time() - began) / REQUESTS * 1e6)
+    return {name: round(value, 1) for name, value in least.items()}
 
 
 async def measure(profile: Path | None) -> dict[str, Any]:
@@ -193,6 +216,7 @@ async def measure(profile: Path | None) -> dict[str, Any]:
                 rounds[handler].append((time.process_time() - began) / count * 1e6)
         found[name] = {handler: round(min(values), 1) for handler, values in rounds.items()}
         found[name]["lean, median"] = round(statistics.median(rounds["lean"]), 1)
+    found["protocol alone"] = await measure_protocols(requests(key)["native"])
     if profile is not None:
         profiler = cProfile.Profile()
         raw = requests(key)["native"]
@@ -212,8 +236,10 @@ def main() -> None:
     found = uvloop.run(measure(options.profile))
     sys.stdout = table
     print(f"{'CPU microseconds a request':30}{'lean':>10}{'(median)':>10}{'Django':>10}")
+    protocols = found.pop("protocol alone")
     for name, row in found.items():
         print(f"{name:30}{row['lean']:>10}{row['lean, median']:>10}{row['Django']:>10}")
+    print(f"The protocol alone: {protocols}")
     RESULTS.write_text(
         json.dumps(
             {
@@ -223,6 +249,7 @@ def main() -> None:
                 "requests": REQUESTS,
                 "rounds": ROUNDS,
                 "cpu_microseconds": found,
+                "cpu_microseconds_of_the_protocol_alone": protocols,
             },
             indent=2,
         )
