@@ -16,7 +16,7 @@ from django.core.cache import cache as django_cache
 from django.db import DatabaseError, connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema, extend_schema_serializer
 from rest_framework import serializers
@@ -29,6 +29,7 @@ from llmchat.lib import lifecycle
 from llmchat.lib.async_views import AsyncViewSet
 from llmchat.lib.envelope import APIError, DatabaseUnavailable
 from llmchat.lib.probes import Probe
+from llmchat.lib.rendering import json_response
 from llmchat.lib.schema import public_errors
 from providers import registry
 from providers.models import ModelHealth
@@ -210,8 +211,8 @@ class HealthViewSet(AsyncViewSet):
         auth=[],
         responses={200: HealthStatusSerializer, **public_errors()},
     )
-    async def live(self, request: Request) -> Response:
-        return Response({"status": "ok", "version": settings.VERSION})
+    async def live(self, request: Request) -> HttpResponse:
+        return json_response({"status": "ok", "version": settings.VERSION})
 
     @extend_schema(
         operation_id="health_ready",
@@ -220,7 +221,7 @@ class HealthViewSet(AsyncViewSet):
         auth=[],
         responses={200: HealthStatusSerializer, **public_errors(503)},
     )
-    async def ready(self, request: Request) -> Response:
+    async def ready(self, request: Request) -> HttpResponse:
         if lifecycle.is_stopping():
             raise APIError("This process is shutting down.", status=503, code="shutting_down", retry_after=5)
         match (await _database_finding())["status"]:
@@ -233,4 +234,4 @@ class HealthViewSet(AsyncViewSet):
                     code="migrations_missing",
                     retry_after=5,
                 )
-        return Response({"status": "ok", "version": settings.VERSION})
+        return json_response({"status": "ok", "version": settings.VERSION})

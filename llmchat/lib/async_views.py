@@ -60,6 +60,8 @@ class JSONRequest(Request):
         super().__init__(request, **kwargs)
         # Else each look goes the way of an attribute that is missing.
         self.META = request.META
+        # It holds the request: a circle, which would wait for the garbage collector. Our parser asks nothing of it.
+        self.parser_context = {}
 
     def _load_data_and_files(self) -> None:
         self._files: dict[str, Any] = {}
