@@ -69,7 +69,7 @@ def _shape(model: type[models.Model]) -> _Shape:
 
 
 def new(model: type[Row], columns: Mapping[str, Any]) -> Row:
-    """As `model(**columns)` by names of columns (`organization_id`), a tenth of its work: no signals, no checks."""
+    """As `model(**columns)` by names of columns (`organization_id`), without signals and checks."""
     shape = _shape(model)
     row = model.__new__(model)
     state = row.__dict__
@@ -221,7 +221,7 @@ def _postgresql_statement(model: type[models.Model]) -> Any:
 
 
 def _manager(model: type[models.Model]) -> Any:
-    return model._default_manager  # noqa: SLF001 - the public name of it in Django
+    return model._default_manager  # noqa: SLF001 - documented by Django
 
 
 def _column_names(model: type[models.Model]) -> str:
