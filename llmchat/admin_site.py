@@ -24,6 +24,7 @@ _GROUPS = (
             ("Conversations", "chat_bubble", "chat.Conversation"),
             ("Request ids", "key_visualizer", "chat.IdempotencyClaim"),
             ("Quarantine", "report", "chat.QuarantinedExchange"),
+            ("Removals", "delete_sweep", "chat.Removal"),
         ),
     ),
     (

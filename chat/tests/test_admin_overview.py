@@ -126,7 +126,7 @@ def side_bar(user: User) -> dict[str, list[str]]:
 def test_operator_is_led_everywhere(db: None) -> None:
     assert side_bar(UserFactory.create(is_superuser=True)) == {
         "": ["Overview"],
-        "Record": ["Interactions", "Conversations", "Quarantine"],
+        "Record": ["Interactions", "Conversations", "Request ids", "Quarantine", "Removals"],
         "Models": ["Models", "Aliases", "Prices", "Health"],
         "Accounts": ["Organizations", "Users", "API keys", "Plans"],
         "Reference": ["API documentation", "Service health"],
@@ -135,7 +135,7 @@ def test_operator_is_led_everywhere(db: None) -> None:
 
 def test_member_is_led_to_the_organizations_own_pages(member: Person) -> None:
     shown = side_bar(member.user)
-    assert shown["Record"] == ["Interactions", "Conversations"]
+    assert shown["Record"] == ["Interactions", "Conversations", "Request ids", "Removals"]
     assert shown["Accounts"] == ["Organizations", "API keys"]
 
 
