@@ -58,7 +58,14 @@ def usage(
 
     by_group = (DIMENSIONS[group_by],) if group_by else ()
     by_model = () if "user_id" in only else ("model",)
-    models, groups, series = reading.answer(asked(by_model), asked(by_group), asked(by_group, interval))
+    # Each question costs its queries: none is asked for what nobody wants to be told.
+    questions = {"models": asked(by_model)}
+    if group_by:
+        questions["groups"] = questions["models"] if by_group == by_model else asked(by_group)
+    if interval:
+        questions["series"] = asked(by_group, interval)
+    answers = dict(zip(questions, reading.answer(*questions.values()), strict=True))
+    models = answers["models"]
     found: Json = {
         "organization_id": str(organization_id),
         "start_date": start.isoformat(),
@@ -67,9 +74,9 @@ def usage(
         "by_model": {name: _brief(totals) for name, totals in _named(models)} if by_model else None,
     }
     if group_by:
-        found["groups"] = _groups(groups, group_by, limit)
+        found["groups"] = _groups(answers["groups"], group_by, limit)
     if interval:
-        found["series"] = _series(series, group_by)
+        found["series"] = _series(answers["series"], group_by)
     return {**found, "freshness": freshness(models)}
 
 
