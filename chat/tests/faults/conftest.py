@@ -53,6 +53,14 @@ def postgresql() -> Iterator[PostgreSQL]:
         yield running
 
 
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """A Redis that the test may stop, freeze and flush."""
+    _require_programs()
+    with Redis() as running:
+        yield running
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def either_database(request: pytest.FixtureRequest) -> PostgreSQL | None:
     """None for SQLite."""
@@ -68,7 +76,7 @@ def set_stage(
 ) -> Iterator[SetStage]:
     """Starts llmchat between the vendor and the database, without PostgreSQL on SQLite.
 
-    `environment` goes over the settings; several workers get a Redis.
+    `environment` goes over the settings; several workers get a Redis, if that names none.
     """
     if services is not None:
         pytest.skip("the fault tests start servers of their own: run them without --services")
@@ -88,7 +96,7 @@ def set_stage(
                 "LOG_LEVEL": "WARNING",
                 **(environment or {}),
             }
-            if workers > 1:
+            if workers > 1 and "REDIS_URL" not in settings:
                 _require_programs()
                 settings["REDIS_URL"] = ending.enter_context(Redis()).url
             if postgresql is not None:
