@@ -1,6 +1,6 @@
 """The ways to an answer: the model asked for and then the fallbacks, each with the request that fits its window.
 
-Knows who may use which model; calls nobody.
+Knows who may use which model, and how quick each has been; calls nobody.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from providers import registry
 from providers.catalogue import ResolvedModel, Snapshot
 from providers.errors import NotConfigured
 from providers.failover import Candidate
+from providers.pace import Pace
 from providers.values import ChatRequest, Message
 
 
@@ -24,6 +25,15 @@ def own_messages(call: Call, thread: Thread | None) -> Sequence[Message]:
     if thread is None or not thread.system_prompt or call.system_prompt:
         return call.messages
     return [Message(role="system", content=thread.system_prompt), *call.messages]
+
+
+#: How long answers of a model have lately taken, for each organization: its calls are like each other.
+_pace = Pace()
+
+
+def note_pace(call: Call, candidate: Candidate, *, seconds: float) -> None:
+    """An answer took so long, or was waited for so long in vain: what the next one like it is asked for by."""
+    _pace.note((call.principal.organization_id, candidate.provider, candidate.model), seconds)
 
 
 async def in_order(
@@ -56,7 +66,13 @@ async def in_order(
         if not place:
             carried = len(kept)
         messages = [*leading, *kept, *following] if kept else own
-        request = ChatRequest(model=model.upstream_id, messages=messages, whole=not call.stream, **call.parameters)
+        quick = _pace.is_quick(
+            (call.principal.organization_id, model.provider, model.upstream_id),
+            first_byte=adapter.config.timeouts.first_byte,
+        )
+        request = ChatRequest(
+            model=model.upstream_id, messages=messages, whole=not call.stream, quick=quick, **call.parameters
+        )
         candidates.append(
             Candidate(
                 provider=model.provider,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -33,7 +34,7 @@ from llmchat.lib import envelope, logs
 from llmchat.lib.envelope import APIError
 from llmchat.lib.uuid7 import uuid7
 from providers import catalogue, failover
-from providers.errors import ProviderError
+from providers.errors import ProviderError, TimedOut
 from providers.failover import AttemptEnded, AttemptStarted, Candidate
 from providers.values import Event, Finished, Json, ReasoningDelta, TextDelta, ToolCallDelta
 
@@ -246,8 +247,12 @@ class Exchange:
                 self.recorder.fold(step)
                 if isinstance(step, AttemptStarted):
                     self._is_calling = True
+                    candidate, began = step.candidate, time.monotonic()
                 elif isinstance(step, AttemptEnded):
                     self._is_calling = False
+                    # Other failures come sooner than answers.
+                    if step.error is None or isinstance(step.error, TimedOut):
+                        candidates.note_pace(self.call, candidate, seconds=time.monotonic() - began)
                     if self._abandoned and step.error is not None:
                         # Nobody asks for another call.
                         raise asyncio.CancelledError

@@ -53,7 +53,8 @@ class ChatRequest:
 
     `model` is the provider's own id for the model. `extra` holds parameters that we do not know; adapters of
     OpenAI-compatible vendors send them on as they are, others ignore them (tuning may be ignored, content never).
-    `whole` says that nobody is shown the answer's pieces, so that the adapter may get it however it is cheapest.
+    `whole` says that nobody is shown the answer's pieces, so that the adapter may get it however it is cheapest;
+    `quick` that it is expected long before a silent provider would be given up.
     """
 
     model: str
@@ -70,6 +71,7 @@ class ChatRequest:
     response_format: Mapping[str, Json] | None = None
     extra: Mapping[str, Json] = field(default_factory=dict)
     whole: bool = False
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

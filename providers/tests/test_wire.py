@@ -455,8 +455,24 @@ async def test_short_answer_that_nobody_wants_in_pieces_comes_in_one(adapter: Ad
     assert (sent["stream"], "stream_options" in sent) == (False, False)
 
 
+async def test_quick_answer_of_any_length_comes_in_one_piece(adapter: Adapter, upstream: Upstream) -> None:
+    upstream.reply = json_reply(WHOLE)
+    assert await drained(adapter, short(max_tokens=None, quick=True)) == WHOLE_EVENTS
+    assert upstream.requests[0].json["stream"] is False
+
+
+async def test_no_answer_comes_in_one_piece_where_the_settings_say_so(upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream, whole_tokens=0)
+    upstream.reply = Reply(body=recorded("openai_tools"))
+    assert await drained(adapter, short(quick=True)) == WIRE.tools_events
+    assert upstream.requests[0].json["stream"] is True
+    await adapter.aclose()
+
+
 @pytest.mark.parametrize(
-    "changes", [{"whole": False}, {"max_tokens": None}, {"max_tokens": WHOLE_TOKENS + 1}], ids=["stream", "any", "long"]
+    "changes",
+    [{"whole": False}, {"whole": False, "quick": True}, {"max_tokens": None}, {"max_tokens": WHOLE_TOKENS + 1}],
+    ids=["stream", "quick stream", "any", "long"],
 )
 async def test_other_answers_come_in_pieces(adapter: Adapter, upstream: Upstream, changes: dict[str, Any]) -> None:
     upstream.reply = Reply(body=recorded("openai_tools"))

@@ -81,8 +81,13 @@ class WireAdapter(ABC):
         await self._client.aclose()
 
     def _wants_one_piece(self, request: ChatRequest) -> bool:
-        """Only of answers that are certain to be short: the silence in which a long one is made looks like a fault."""
-        return request.whole and request.max_tokens is not None and request.max_tokens <= self.config.whole_tokens
+        """Only of answers that are short or quick: the silence in which a long one is made looks like a fault."""
+        limit = self.config.whole_tokens
+        return (
+            request.whole
+            and limit > 0
+            and (request.quick or (request.max_tokens is not None and request.max_tokens <= limit))
+        )
 
 
 async def _object(answer: Answer) -> dict[str, Json]:
