@@ -3,7 +3,8 @@
     .venv/bin/python -m bench.asgi_servers
 
 The same two applications, a short answer of JSON and a stream of 66 events, in one process of each server on one core,
-asked by wrk on another one, in turns. Needs wrk, and `pip install granian`, which nothing else here uses. A table on the terminal, and bench/results/asgi_servers.json.
+asked by wrk on another one, in turns. Needs wrk, and `pip install granian`, which nothing else here uses. A table on
+the terminal, and bench/results/asgi_servers.json.
 """
 
 from __future__ import annotations
