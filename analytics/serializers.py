@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any, Final
 
 from django.utils import timezone
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from analytics import rolling, usage
@@ -176,6 +177,7 @@ class PointSerializer(BriefSerializer):
     start = serializers.DateTimeField()
 
 
+@extend_schema_serializer(many=False)
 class UsageAnswerSerializer(serializers.Serializer[Any]):
     organization_id = serializers.UUIDField()
     start_date = serializers.DateField()
@@ -218,6 +220,7 @@ class RetriesSerializer(serializers.Serializer[Any]):
     fallbacks = serializers.IntegerField(help_text="Requests that another model or provider took over.")
 
 
+@extend_schema_serializer(many=False)
 class StatisticsAnswerSerializer(serializers.Serializer[Any]):
     organization_id = serializers.UUIDField()
     since = serializers.DateTimeField()

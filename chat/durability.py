@@ -45,6 +45,12 @@ def waiting() -> tuple[int, bool]:
     return (current.backlog, current.is_behind) if current is not None else (0, False)
 
 
+def has_room() -> bool:
+    """Whether this process can put another exchange on record, if need be without the database."""
+    current = _committer
+    return current is None or current.journal.has_room
+
+
 async def start() -> None:
     """Opens the journal, and replays those of dead processes on a thread of its own, for as long as that takes."""
     await sync_to_async(committer, thread_sensitive=False)()

@@ -119,6 +119,11 @@ class Journal:
         return self._bytes
 
     @property
+    def has_room(self) -> bool:
+        """Whether another exchange may begin, as far as the bound goes."""
+        return self._bytes + END_RESERVE * (len(self._where) + 1) <= self.max_bytes
+
+    @property
     def unsettled(self) -> int:
         """Exchanges that have begun and are not settled."""
         return len(self._where)

@@ -25,6 +25,7 @@ from rest_framework.response import Response
 
 from accounts.authentication import APIKeyAuthentication
 from chat import durability
+from chat.errors import RecordUnavailable
 from llmchat.lib import lifecycle
 from llmchat.lib.async_views import AsyncViewSet
 from llmchat.lib.envelope import APIError, DatabaseUnavailable
@@ -150,14 +151,23 @@ async def _is_staff(request: HttpRequest) -> bool:
     return bool(user.is_active and user.is_staff)
 
 
-class HealthStatusSerializer(serializers.Serializer[Any]):
+#: How a service does that may be less than well.
+HEALTH_STATUS = ["ok", "degraded"]
+
+
+class LiveSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(["ok"])
+    version = serializers.CharField()
+
+
+class ReadySerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(HEALTH_STATUS)
     version = serializers.CharField()
 
 
 @extend_schema_serializer(many=False)
 class HealthSerializer(serializers.Serializer[Any]):
-    status = serializers.ChoiceField(["ok", "degraded"])
+    status = serializers.ChoiceField(HEALTH_STATUS)
     version = serializers.CharField()
     dependencies = serializers.DictField(required=False, help_text="Only for staff and keys with the scope `metrics`.")
 
@@ -209,7 +219,7 @@ class HealthViewSet(AsyncViewSet):
         description="Asks nobody: restart the process when this fails, and only then.",
         tags=["Operation"],
         auth=[],
-        responses={200: HealthStatusSerializer, **public_errors()},
+        responses={200: LiveSerializer, **public_errors()},
     )
     async def live(self, request: Request) -> HttpResponse:
         return json_response({"status": "ok", "version": settings.VERSION})
@@ -217,16 +227,22 @@ class HealthViewSet(AsyncViewSet):
     @extend_schema(
         operation_id="health_ready",
         summary="Whether requests may be sent here",
+        description="`degraded` while the database is away: chat goes on by the journal, other paths answer 503.",
         tags=["Operation"],
         auth=[],
-        responses={200: HealthStatusSerializer, **public_errors(503)},
+        responses={200: ReadySerializer, **public_errors(503)},
     )
     async def ready(self, request: Request) -> HttpResponse:
         if lifecycle.is_stopping():
             raise APIError("This process is shutting down.", status=503, code="shutting_down", retry_after=5)
+        if not durability.has_room():
+            raise RecordUnavailable
         match (await _database_finding())["status"]:
             case "unreachable":
-                raise DatabaseUnavailable
+                # All processes would be unready at once, and answers that need no database would go unasked.
+                if not _Migrations.complete:
+                    raise DatabaseUnavailable
+                return json_response({"status": "degraded", "version": settings.VERSION})
             case "migrations_missing":
                 raise APIError(
                     "The database lacks migrations. Run `python manage.py migrate`.",

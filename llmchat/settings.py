@@ -270,6 +270,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "ENUM_NAME_OVERRIDES": {
         "InteractionStatus": "chat.models.Status",
         "ModelStatus": "providers.models.ModelHealth.Status",
+        "HealthStatus": "llmchat.health.HEALTH_STATUS",
     },
 }
 

@@ -81,9 +81,10 @@ async def test_live_asks_nobody(async_client: AsyncClient, hanging: Callable[[st
 
 
 @pytest.mark.parametrize("how", ["hangs", "fails"])
-async def test_database_that_cannot_be_used_is_not_ready(
+async def test_process_that_never_had_a_database_is_not_ready(
     how: str, async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch, hanging: Callable[[str], None]
 ) -> None:
+    monkeypatch.setattr(health._Migrations, "complete", False)
     if how == "hangs":
         hanging("_database")
     else:
@@ -92,6 +93,26 @@ async def test_database_that_cannot_be_used_is_not_ready(
     assert (ready.status_code, ready.json()["error"]["code"]) == (503, "database_unavailable")
     assert ready["Retry-After"] == "5"
     assert (await async_client.get("/v1/health")).json() == {**WELL, "status": "degraded"}
+
+
+async def test_process_that_lost_its_database_stays_ready_for_chat(
+    async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await async_client.get("/v1/health/ready")).json() == WELL
+    failing(monkeypatch, "_database", OperationalError("gone"))
+    ready = await async_client.get("/v1/health/ready")
+    assert (ready.status_code, ready.json()) == (200, {**WELL, "status": "degraded"})
+
+
+@pytest.fixture
+def full_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durability.committer().journal, "max_bytes", 0)
+
+
+@pytest.mark.usefixtures("full_journal")
+async def test_process_without_room_for_the_record_is_not_ready(async_client: AsyncClient) -> None:
+    ready = await async_client.get("/v1/health/ready")
+    assert (ready.status_code, ready.json()["error"]["code"]) == (503, "record_unavailable")
 
 
 async def test_missing_migration_is_not_ready(async_client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
