@@ -141,7 +141,7 @@ async def test_slow_pauses_before_each_word(simulated, monkeypatch):
     await play(simulated, "slow?tokens=2")
     await play(simulated, "slow?tokens=1&delay=2")
     await play(simulated, "slow-first-token?tokens=1")
-    assert pauses == [0.25, 0.25, 2.0, 20.0, 0.0]
+    assert pauses == [0.25, 0.25, 2.0, 20.0]
 
 
 async def test_reasoning_comes_before_the_answer_and_counts_as_output(simulated):

@@ -78,13 +78,14 @@ class _Answer:
     cut_short: bool = False
 
     async def say(self, pieces: Iterable[str]) -> AsyncGenerator[Event, None]:
-        """The pieces as text, as many as the request allows, each after the call's delay."""
-        limit = self.call.request.max_tokens
+        """The pieces as text, as many as the request allows, each after the call's delay; without one, all at once."""
+        limit, delay = self.call.request.max_tokens, self.call.parameters.get("delay", 0.0)
         for piece in pieces:
             if limit is not None and self.spoken >= limit:
                 self.cut_short = True
                 return
-            await asyncio.sleep(self.call.parameters.get("delay", 0.0))
+            if delay:
+                await asyncio.sleep(delay)
             self.spoken += 1
             yield TextDelta(piece)
 
