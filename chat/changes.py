@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 from uuid import UUID
 
-from django.db import connection
-
+from chat import inserts
 from chat.models import Change
 
 MINUTE: Final = dt.timedelta(minutes=1)
@@ -19,26 +18,21 @@ HOUR: Final = dt.timedelta(hours=1)
 #: From this age on a note at the full hour stands for the whole hour; see `note_range`.
 WHOLE_HOURS_AFTER: Final = dt.timedelta(days=1)
 _MILLISECONDS: Final = 60_000
-_TABLE: Final = Change._meta.db_table
 #: The version of UUID that ids of rows have; others have no moment, and `verify_record` complains of them.
 _OURS: Final = 7
 
 
-def note(identifiers: Iterable[UUID]) -> None:
-    """Interactions with these ids are being written, with what is added up of them. Call it in their transaction."""
+def notes_of(identifiers: Iterable[UUID]) -> list[Change]:
+    """What to insert along with interactions of these ids, or with what is added up of them: a note a minute. In their
+    transaction, and every time: who adds up may clear an earlier one of the same minute at any moment."""
     numbers = [identifier.int for identifier in identifiers]
     minutes = sorted({(number >> 80) // _MILLISECONDS for number in numbers if number >> 76 & 0xF == _OURS})
-    if not minutes:
-        return
-    # Each transaction of the record does this: past the ORM it is half the work.
-    field = Change._meta.get_field("minute")
-    moments = [dt.datetime.fromtimestamp(minute * 60, tz=dt.UTC) for minute in minutes]
-    values = ", ".join("(%s)" for _ in moments)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO {_TABLE} (minute) VALUES {values}",  # noqa: S608 - the name of our model's table
-            [field.get_db_prep_save(moment, connection) for moment in moments],
-        )
+    return [inserts.new(Change, {"minute": dt.datetime.fromtimestamp(minute * 60, tz=dt.UTC)}) for minute in minutes]
+
+
+def note(identifiers: Iterable[UUID]) -> None:
+    """Interactions with these ids are being written, with what is added up of them. Call it in their transaction."""
+    inserts.insert(notes_of(identifiers))
 
 
 def note_range(since: dt.datetime, until: dt.datetime, *, now: dt.datetime) -> None:

@@ -1,7 +1,8 @@
 """Makes rows and inserts them by the hundred, with a fraction of the ORM's work and the same result.
 
-On SQLite the values go into one prepared statement, on PostgreSQL all rows travel as one JSON text, which the server
-takes apart into the table's own types; elsewhere the ORM does it. Knows models' fields, and nothing of what rows mean.
+On SQLite the values go into one prepared statement a table. On PostgreSQL the rows of all tables travel in a single
+statement, those of a table as one JSON text, which the server takes apart into the table's own types. Elsewhere the ORM
+does it. Knows models' fields, and nothing of what rows mean.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, TypeAlias, TypeVar
 from uuid import UUID
 
 import orjson
 import psycopg
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.db.backends.utils import format_number
 from django.db.models.base import ModelState
 
@@ -42,9 +43,10 @@ _PLAIN = (
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What of a model is always the same. `constants` and `makers`: its defaults, and those that are called anew for
-    each row."""
+    """What of a model is always the same. `fields`: those that we fill, which a counting key is not. `constants` and
+    `makers`: their defaults, and those that are called anew for each row."""
 
+    fields: tuple[Field, ...]
     names: tuple[str, ...]
     texts: tuple[Field, ...]
     documents: tuple[Field, ...]
@@ -55,16 +57,18 @@ class _Shape:
 
 @cache
 def _shape(model: type[models.Model]) -> _Shape:
-    fields: list[Field] = list(model._meta.concrete_fields)
+    fields = tuple(field for field in model._meta.concrete_fields if not isinstance(field, models.AutoField))
     names = tuple(field.attname for field in fields)
     called = {field.attname: field.default for field in fields if field.has_default() and callable(field.default)}
     return _Shape(
+        fields=fields,
         names=names,
         texts=tuple(field for field in fields if isinstance(field, EncryptedTextField)),
         documents=tuple(field for field in fields if isinstance(field, EncryptedJSONField)),
         constants={field.attname: field.get_default() for field in fields if field.attname not in called},
         makers=tuple(called.items()),
-        values=itemgetter(*names),
+        # Of one name, it would get no tuple.
+        values=itemgetter(*names) if len(names) > 1 else lambda columns: (columns[names[0]],),
     )
 
 
@@ -88,20 +92,24 @@ def columns_of(row: models.Model) -> dict[str, Any]:
     return dict(zip(shape.names, _values(row, shape), strict=True))
 
 
-def insert(model: type[Row], rows: Sequence[Row]) -> None:
-    """Inserts the rows; those that are there already stay as they are. To be called within a transaction.
+def insert(*tables: Sequence[models.Model]) -> None:
+    """Inserts all rows or none, those of one table in each sequence; rows that are there already stay as they are.
 
     Raises Django's DatabaseError, or what a value that no column can hold makes of itself.
     """
-    if not rows:
+    filled = [rows for rows in tables if rows]
+    if not filled:
         return
-    match connection.vendor:
-        case "sqlite":
-            _insert_into_sqlite(model, rows)
-        case "postgresql":
-            _insert_into_postgresql(model, rows)
-        case _:
-            _manager(model).bulk_create(rows, ignore_conflicts=True)
+    if connection.vendor == "postgresql":
+        # A statement is a transaction: to begin and to end one besides would be two more ways to the server and back.
+        _insert_into_postgresql(filled)
+        return
+    with transaction.atomic(savepoint=False):
+        for rows in filled:
+            if connection.vendor == "sqlite":
+                _insert_into_sqlite(rows)
+            else:
+                _manager(type(rows[0])).bulk_create(rows, ignore_conflicts=True)
 
 
 def _values(row: models.Model, shape: _Shape) -> tuple[Any, ...]:
@@ -109,8 +117,7 @@ def _values(row: models.Model, shape: _Shape) -> tuple[Any, ...]:
         # Past the descriptors of foreign keys.
         return shape.values(row.__dict__)
     except KeyError:
-        found: tuple[Any, ...] = attrgetter(*shape.names)(row)
-        return found
+        return tuple(getattr(row, name) for name in shape.names)
 
 
 def _sealed(field: Field, value: Any, keys: KeyRing) -> Any:
@@ -118,9 +125,10 @@ def _sealed(field: Field, value: Any, keys: KeyRing) -> Any:
 
 
 # --- SQLite -----------------------------------------------------------------------------------------------------------
-def _insert_into_sqlite(model: type[Row], rows: Sequence[Row]) -> None:
-    shape, keys = _shape(model), ring()
-    converted = [(place, _for_sqlite(field)) for place, field in enumerate(model._meta.concrete_fields)]
+def _insert_into_sqlite(rows: Sequence[models.Model]) -> None:
+    model, keys = type(rows[0]), ring()
+    shape = _shape(model)
+    converted = [(place, _for_sqlite(field)) for place, field in enumerate(shape.fields)]
     conversions = [(place, convert) for place, convert in converted if convert is not None]
     texts = [(shape.names.index(field.attname), field) for field in shape.texts]
     prepared = []
@@ -140,7 +148,7 @@ def _insert_into_sqlite(model: type[Row], rows: Sequence[Row]) -> None:
 @cache
 def _sqlite_statement(model: type[models.Model]) -> str:
     columns = _column_names(model)
-    marks = ", ".join("%s" for _ in model._meta.concrete_fields)
+    marks = ", ".join("%s" for _ in _shape(model).fields)
     # OR IGNORE would pass over a row that a check refuses, too, and nobody would learn of it.
     return f"INSERT INTO {_table(model)} ({columns}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - our models
 
@@ -165,8 +173,10 @@ def _for_sqlite(field: Field) -> Convert | None:
         return value.hex if type(value) is UUID else by_the_orm(value)
 
     def document(value: Any) -> Any:
+        if type(value) not in {list, dict} or (value and ring()):
+            return by_the_orm(value)
         # Most are empty.
-        return ("[]" if value == [] else "{}") if not value and type(value) in {list, dict} else by_the_orm(value)
+        return json.dumps(value) if value else "[]" if type(value) is list else "{}"
 
     by_kind: dict[type, Convert | None] = {
         **dict.fromkeys(_PLAIN),
@@ -180,12 +190,13 @@ def _for_sqlite(field: Field) -> Convert | None:
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
-def _insert_into_postgresql(model: type[Row], rows: Sequence[Row]) -> None:
-    text = _as_json([_as_stored(row) for row in rows])
+def _insert_into_postgresql(tables: Sequence[Sequence[models.Model]]) -> None:
+    texts = [_as_json([_as_stored(row) for row in rows]) for rows in tables]
+    statement = _postgresql_statement(tuple(type(rows[0]) for rows in tables))
     connection.ensure_connection()
-    # Django's own cursor would quote the text and put it into the statement.
+    # Django's own cursor would quote the texts and put them into the statement.
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        cursor.execute(_postgresql_statement(model), [text])
+        cursor.execute(statement, texts)
 
 
 def _as_stored(row: models.Model) -> dict[str, Any]:
@@ -213,12 +224,17 @@ def _as_json(rows: list[dict[str, Any]]) -> str:
 
 
 @cache
-def _postgresql_statement(model: type[models.Model]) -> Any:
-    table, columns = _table(model), _column_names(model)
-    return (
-        f"INSERT INTO {table} ({columns}) SELECT {columns} "  # noqa: S608 - names of our models
-        f"FROM json_populate_recordset(NULL::{table}, %s) ON CONFLICT DO NOTHING"
-    )
+def _postgresql_statement(of: tuple[type[models.Model], ...]) -> Any:
+    inserts = []
+    for model in of:
+        table, columns = _table(model), _column_names(model)
+        inserts.append(
+            f"INSERT INTO {table} ({columns}) SELECT {columns} "  # noqa: S608 - names of our models
+            f"FROM json_populate_recordset(NULL::{table}, %s) ON CONFLICT DO NOTHING"
+        )
+    *others, last = inserts
+    named = ", ".join(f"part_{number} AS ({insert})" for number, insert in enumerate(others))
+    return f"WITH {named} {last}" if named else last
 
 
 def _manager(model: type[models.Model]) -> Any:
@@ -226,7 +242,7 @@ def _manager(model: type[models.Model]) -> Any:
 
 
 def _column_names(model: type[models.Model]) -> str:
-    return ", ".join(connection.ops.quote_name(str(field.column)) for field in model._meta.concrete_fields)
+    return ", ".join(connection.ops.quote_name(str(field.column)) for field in _shape(model).fields)
 
 
 def _table(model: type[models.Model]) -> str:

@@ -78,28 +78,38 @@ def store(batch: Sequence[ExchangeRows]) -> None:
 
     Raises Django's DatabaseError, or what a value that no column can hold makes of itself.
     """
+    begun = []
+    for rows in batch:
+        if rows.new_conversation is not None:
+            # It may have been made a moment before the interaction that it came with.
+            rows.new_conversation.updated_at = max(rows.new_conversation.updated_at, rows.interaction.created_at)
+            begun.append(rows.new_conversation)
+    touched = _touched(batch)
+    if not touched:
+        inserts.insert(begun, *_tables(batch))
+        return
     with transaction.atomic():
-        conversations = []
-        for rows in batch:
-            if rows.new_conversation is not None:
-                # It may have been made a moment before the interaction that it came with.
-                rows.new_conversation.updated_at = max(rows.new_conversation.updated_at, rows.interaction.created_at)
-                conversations.append(rows.new_conversation)
-        inserts.insert(Conversation, conversations)
-        batch = _without_deleted(batch)
-        inserts.insert(Interaction, [rows.interaction for rows in batch])
-        inserts.insert(Attempt, [attempt for rows in batch for attempt in rows.attempts])
-        changes.note(rows.id for rows in batch)
+        inserts.insert(begun)
+        inserts.insert(*_tables(_without_deleted(batch, touched)))
 
 
-def _without_deleted(batch: Sequence[ExchangeRows]) -> Sequence[ExchangeRows]:
+def _tables(batch: Sequence[ExchangeRows]) -> tuple[Sequence[Model], ...]:
+    """The rows by their tables, with the notes that they have changed."""
+    return (
+        [rows.interaction for rows in batch],
+        [attempt for rows in batch for attempt in rows.attempts],
+        changes.notes_of(rows.id for rows in batch),
+    )
+
+
+def _without_deleted(batch: Sequence[ExchangeRows], touched: Mapping[UUID, datetime]) -> Sequence[ExchangeRows]:
     """Touches the conversations that go on, and erases what belongs to those that are there no more.
 
     The touched rows stay locked until the end of the transaction: `services.delete_conversation` takes the same lock
     first, and so either sees the new rows or is seen here.
     """
     deleted = set()
-    for conversation_id, moment in _touched(batch).items():
+    for conversation_id, moment in touched.items():
         later = Greatest("updated_at", Value(moment, output_field=DateTimeField()))
         if not Conversation.objects.filter(id=conversation_id).update(updated_at=later):
             deleted.add(conversation_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
@@ -13,9 +13,9 @@ import pytest
 from django.db import DatabaseError, DataError, IntegrityError, connection, models, transaction
 
 from accounts.tests.factories import OrganizationFactory
-from chat import inserts, storing
+from chat import inserts, rows, storing
 from chat.fields import UnreadableText
-from chat.models import Attempt, Conversation, Interaction, QuarantinedExchange, Status
+from chat.models import Attempt, Change, Conversation, Interaction, QuarantinedExchange, Status
 from chat.rows import ExchangeRows
 from chat.tests.factories import AttemptFactory, ConversationFactory, InteractionFactory
 from llmchat.lib.uuid7 import uuid7
@@ -67,7 +67,7 @@ def by_both_ways(row: models.Model) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     model = type(row)
     ways: list[Callable[[], object]] = [
         lambda: model._default_manager.bulk_create([row], ignore_conflicts=True),
-        lambda: inserts.insert(model, [row]),
+        lambda: inserts.insert([row]),
     ]
     found = []
     for store in ways:
@@ -106,7 +106,7 @@ def test_with_a_key_every_text_is_encrypted_as_the_orm_encrypts_it(owner, settin
     # Encrypted, characters that no database takes are as good as any others.
     texts = {**HARD, "cost": None, "prompt": "\x00 \ud800", "messages": [{"role": "user", "content": "\x00 \ud800"}]}
     row = InteractionFactory.build(organization=owner.organization, attempt=None, **texts)
-    inserts.insert(Interaction, [row])
+    inserts.insert([row])
     found = Interaction.objects.get()
     assert {name: getattr(found, name) for name in texts} == texts
     ours = dict(
@@ -127,10 +127,26 @@ def test_an_unreadable_text_is_stored_as_it_was(owner) -> None:
 def test_a_row_that_is_there_already_stays_as_it_is(owner) -> None:
     first = InteractionFactory.build(organization=owner.organization, attempt=None, response="first")
     second = InteractionFactory.build(id=first.id, organization=owner.organization, attempt=None, response="second")
-    inserts.insert(Interaction, [first])
-    inserts.insert(Interaction, [second, InteractionFactory.build(organization=owner.organization, attempt=None)])
+    inserts.insert([first])
+    inserts.insert([second, InteractionFactory.build(organization=owner.organization, attempt=None)])
     assert Interaction.objects.count() == 2
     assert Interaction.objects.get(id=first.id).response == "first"
+
+
+def test_rows_of_several_tables_are_stored_together_or_not_at_all(owner) -> None:
+    conversation = ConversationFactory.build(organization=owner.organization)
+    interaction = InteractionFactory.build(organization=owner.organization, attempt=None)
+    attempt = AttemptFactory.build(interaction=interaction)
+    bad = AttemptFactory.build(interaction=interaction, number=2, input_tokens=-1)
+    batch = ExchangeRows(interaction=interaction, attempts=[attempt, bad], new_conversation=conversation)
+    counted = (Conversation, Interaction, Attempt, Change)
+    with pytest.raises(DatabaseError):
+        rows.store([batch])
+    assert [model.objects.count() for model in counted] == [0, 0, 0, 0]
+    bad.input_tokens = 1
+    rows.store([batch])
+    assert [model.objects.count() for model in counted] == [1, 1, 2, 1]
+    assert Change.objects.get().minute == interaction.created_at.replace(second=0, microsecond=0)
 
 
 REFUSED: dict[str, dict[str, Any]] = {
@@ -144,9 +160,8 @@ REFUSED: dict[str, dict[str, Any]] = {
 def test_what_the_database_refuses_is_refused_and_its_neighbours_are_stored(owner, fields) -> None:
     made = [InteractionFactory.build(organization=owner.organization, attempt=None) for _ in range(5)]
     made[2] = InteractionFactory.build(id=made[2].id, organization=owner.organization, attempt=None, **fields)
-    if connection.vendor == "postgresql":
-        with pytest.raises((DataError, IntegrityError)), transaction.atomic():
-            inserts.insert(Interaction, made)
+    with pytest.raises((DataError, IntegrityError, InvalidOperation)):
+        inserts.insert(made)
     storing.store_or_quarantine([ExchangeRows(interaction=row, attempts=[]) for row in made])
     assert set(Interaction.objects.values_list("id", flat=True)) == {row.id for row in made if row is not made[2]}
     assert QuarantinedExchange.objects.get().id == made[2].id
@@ -155,7 +170,7 @@ def test_what_the_database_refuses_is_refused_and_its_neighbours_are_stored(owne
 def test_an_organization_that_is_not_there_is_refused(owner) -> None:
     row = ConversationFactory.build(organization=OrganizationFactory.build(plan=owner.organization.plan))
     with pytest.raises(DatabaseError), transaction.atomic():
-        inserts.insert(Conversation, [row])
+        inserts.insert([row])
 
 
 @pytest.mark.parametrize(
