@@ -12,7 +12,7 @@ import uvicorn
 from django.conf import settings
 from django.urls import get_resolver
 
-from llmchat.lib import lifecycle
+from llmchat.lib import garbage, lifecycle
 from llmchat.lib.supervisor import Parent
 from llmchat.serve.protocol import BoundedHeads
 from providers import registry
@@ -32,6 +32,7 @@ class WebServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
+            garbage.collect_seldom()
             self._parent.ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
