@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http.cookies import SimpleCookie
 from typing import IO, Any
 
 import orjson
 from django.core.validators import ProhibitNullCharactersValidator
 from django.http import HttpResponse
+from django.http.response import ResponseHeaders
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
@@ -16,6 +18,8 @@ MAX_DEPTH = 64
 
 #: For text that does not come by JSON, such as query parameters.
 NO_NUL = ProhibitNullCharactersValidator()
+
+_CONTENT_TYPE = ("Content-Type", "application/json")
 
 
 class OrjsonRenderer(BaseRenderer):
@@ -42,11 +46,23 @@ class StrictJSONParser(BaseParser):
         return parse_object(stream.read())
 
 
+class JSONResponse(HttpResponse):
+    """Django's response, made to the same effect in less time, for a body and headers that are known to be good."""
+
+    def __init__(self, body: bytes, *, status: int) -> None:
+        self.status_code = status
+        self.headers = ResponseHeaders({})
+        self.headers._store = {"content-type": _CONTENT_TYPE}  # noqa: SLF001 - else each header is looked at for what none may hold
+        self.cookies = SimpleCookie()
+        self.closed = False
+        self._container = [body]
+        self._charset = self._reason_phrase = self._handler_class = None
+        self._resource_closers: list[Callable[[], None]] = []
+
+
 def json_response(data: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """An answer of JSON; None is an answer without a body. `headers`: further ones."""
-    response = HttpResponse(
-        b"" if data is None else orjson.dumps(data), status=status, content_type=OrjsonRenderer.media_type
-    )
+    response = JSONResponse(b"" if data is None else orjson.dumps(data), status=status)
     for name, value in (headers or {}).items():
         if name.lower() != "content-type":
             response.headers[name] = value
