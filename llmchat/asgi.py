@@ -7,8 +7,10 @@ everything else, static files, bounds on bodies and Django's own handler with it
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from django.core.asgi import get_asgi_application
+from django.db import Error as DatabaseFault
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmchat.settings")
 
@@ -25,7 +27,7 @@ from llmchat.lib.body_limit import BodyLimit, Bounds  # noqa: E402
 from llmchat.lib.lean import LeanHandler  # noqa: E402
 from llmchat.lib.request_log import RequestLog  # noqa: E402
 from llmchat.lib.static import with_static_files  # noqa: E402
-from providers import registry  # noqa: E402
+from providers import catalogue, registry  # noqa: E402
 
 # The imports behind the URLs are done now, not by the first request.
 get_resolver().url_patterns  # noqa: B018
@@ -39,7 +41,12 @@ async def _route(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _warm_up() -> None:
-    """Has the local model loaded behind the first requests, if it is what answers by default."""
+    """Does, behind the first requests, what one of them would wait for: reads the catalogue, sets up the providers that
+    have a key, and has the local model loaded if it is what answers by default."""
+    # A database that is away is the requests' to tell.
+    with suppress(DatabaseFault):
+        await catalogue.snapshot()
+    await registry.set_up()
     if settings.DEFAULT_MODEL.startswith("local/"):
         # Its library is of no use to a process that never asks it.
         from providers.adapters import local

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
@@ -87,6 +88,15 @@ def preload() -> None:
     for wanted in configs().values():
         if wanted.api_key:
             _adapter_class(wanted)
+
+
+async def set_up() -> None:
+    """Make the running event loop's adapters of all providers that have a key. One that cannot be made is left to the
+    request that wants it, which is told why."""
+    for slug, wanted in configs().items():
+        if wanted.api_key:
+            with suppress(NotConfigured):
+                await aadapter(slug)
 
 
 async def aclose_all() -> None:

@@ -50,7 +50,8 @@ class WebServer(uvicorn.Server):
 def preload() -> None:
     """Imports what every request needs, and the adapters of providers that have a key. Workers forked afterwards share
     it and are ready at once."""
-    importlib.import_module("llmchat.asgi")
+    for name in ("llmchat.asgi", "uvloop", "uvicorn.lifespan.on", "uvicorn.loops.uvloop"):
+        importlib.import_module(name)
     get_resolver().url_patterns  # noqa: B018 - reads the URL configuration
     registry.preload()
 

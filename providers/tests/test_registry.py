@@ -179,3 +179,11 @@ def test_library_of_a_vendor_without_a_key_is_never_imported() -> None:
         [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True, cwd=settings.BASE_DIR
     )
     assert ran.stdout.splitlines() == ["[]", "['anthropic', 'httpx2']"]
+
+
+async def test_setting_up_makes_the_adapters_of_all_that_have_a_usable_key() -> None:
+    await registry.set_up()
+    made = registry._made[asyncio.get_running_loop()].adapters
+    assert [*made] == ["alpha", "beta"]
+    assert await registry.aadapter("alpha") is made["alpha"]
+    await registry.aclose_all()
