@@ -48,6 +48,7 @@ class _Shape:
 
     fields: tuple[Field, ...]
     names: tuple[str, ...]
+    named: frozenset[str]
     texts: tuple[Field, ...]
     documents: tuple[Field, ...]
     constants: Mapping[str, Any]
@@ -63,6 +64,7 @@ def _shape(model: type[models.Model]) -> _Shape:
     return _Shape(
         fields=fields,
         names=names,
+        named=frozenset(names),
         texts=tuple(field for field in fields if isinstance(field, EncryptedTextField)),
         documents=tuple(field for field in fields if isinstance(field, EncryptedJSONField)),
         constants={field.attname: field.get_default() for field in fields if field.attname not in called},
@@ -89,7 +91,10 @@ def new(model: type[Row], columns: Mapping[str, Any]) -> Row:
 def columns_of(row: models.Model) -> dict[str, Any]:
     """The row's values by the names of its columns, as Python has them."""
     shape = _shape(type(row))
-    return dict(zip(shape.names, _values(row, shape), strict=True))
+    columns = row.__dict__.copy()
+    columns.pop("_state", None)
+    # Nearly always it is these and no others: no deferred column, nothing annotated.
+    return columns if columns.keys() == shape.named else dict(zip(shape.names, _values(row, shape), strict=True))
 
 
 def insert(*tables: Sequence[models.Model]) -> None:
@@ -201,8 +206,7 @@ def _insert_into_postgresql(tables: Sequence[Sequence[models.Model]]) -> None:
 
 def _as_stored(row: models.Model) -> dict[str, Any]:
     """The row's columns, with the texts as they are to be stored."""
-    shape, keys = _shape(type(row)), ring()
-    columns = dict(zip(shape.names, _values(row, shape), strict=True))
+    shape, keys, columns = _shape(type(row)), ring(), columns_of(row)
     for field in shape.texts:
         if value := columns[field.attname]:
             columns[field.attname] = _sealed(field, value, keys)

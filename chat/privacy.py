@@ -110,16 +110,34 @@ def _redactor() -> Redactor:
 
 def _without_credentials(value: Any) -> Any:
     """The value with strings under names such as `api_key` taken out; itself when there are none."""
+    return _cleaned(value) if _has_credentials(value) else value
+
+
+def _has_credentials(value: Any) -> bool:
+    # Twice for each exchange, nearly always in vain: nothing is built.
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if isinstance(inner, str):
+                if is_secret_name(name):
+                    return True
+            elif isinstance(inner, dict | list) and _has_credentials(inner):
+                return True
+    elif isinstance(value, list):
+        for inner in value:
+            if isinstance(inner, dict | list) and _has_credentials(inner):
+                return True
+    return False
+
+
+def _cleaned(value: Any) -> Any:
     match value:
         case dict():
-            cleaned: Any = {
-                name: REDACTED if isinstance(inner, str) and is_secret_name(name) else _without_credentials(inner)
+            return {
+                name: REDACTED if isinstance(inner, str) and is_secret_name(name) else _cleaned(inner)
                 for name, inner in value.items()
             }
-            return value if all(cleaned[name] is value[name] for name in value) else cleaned
         case list():
-            cleaned = [_without_credentials(inner) for inner in value]
-            return value if all(new is old for new, old in zip(cleaned, value, strict=True)) else cleaned
+            return [_cleaned(inner) for inner in value]
     return value
 
 

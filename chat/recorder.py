@@ -264,6 +264,9 @@ class Recorder:
         row.cached_input_tokens = last.row.cached_input_tokens
         row.reasoning_tokens = last.row.reasoning_tokens
         row.usage_estimated = last.row.usage_estimated
+        if len(self.attempts) == 1:
+            row.cost = last.row.cost
+            return
         routes = [(facts.candidate.provider, facts.candidate.model) for facts in self.attempts]
         row.fallback = len(set(routes)) > 1
         row.retries = len(routes) - len(set(routes))
