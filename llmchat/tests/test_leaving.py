@@ -8,13 +8,13 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Serve
 from llmchat.serve.protocol import DRAIN_SECONDS
+from llmchat.tests.processes import children, is_running
 from llmchat.tests.servers import LiveServer
 
 LEAN = {"DEFAULT_MODEL": "simulated/echo"}
@@ -43,16 +43,15 @@ def eventually(happens: Callable[[], Any]) -> Any:
     return value
 
 
-def children(server: LiveServer) -> list[int]:
-    pids = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return [int(pid) for pid in pids if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"]
+def workers(server: LiveServer) -> list[int]:
+    return [pid for pid in children(server.pid) if is_running(pid)]
 
 
 def leave(server: LiveServer) -> int:
     """Tells the only worker to end; returns once another one is at work beside or instead of it."""
-    (worker,) = children(server)
+    (worker,) = workers(server)
     os.kill(worker, signal.SIGTERM)
-    eventually(lambda: any(pid != worker for pid in children(server)))
+    eventually(lambda: any(pid != worker for pid in workers(server)))
     return worker
 
 
@@ -96,7 +95,7 @@ def test_idle_connection_is_closed_in_the_end(serve: Serve) -> None:
         head_of_answer(connection)
         worker = leave(server)
         assert connection.recv(1) == b""
-    eventually(lambda: worker not in children(server))
+    eventually(lambda: worker not in workers(server))
 
 
 def test_another_worker_takes_the_place_of_one_that_still_has_work(serve: Serve) -> None:
@@ -110,9 +109,9 @@ def test_another_worker_takes_the_place_of_one_that_still_has_work(serve: Serve)
         with closing(connect(server)) as fresh:
             fresh.sendall(LIVE)
             assert b"connection: close" not in head_of_answer(fresh)
-        assert worker in children(server)
+        assert worker in workers(server)
         half_sent.sendall(LIVE[20:])
         assert b"connection: close" in head_of_answer(half_sent)
-    eventually(lambda: worker not in children(server))
+    eventually(lambda: worker not in workers(server))
     assert server.stop() == 0
     assert '"level":"error"' not in server.log.read_text()

@@ -21,6 +21,7 @@ import pytest
 
 from conftest import Serve
 from llmchat.tests.environment import Services
+from llmchat.tests.processes import children, is_running
 from llmchat.tests.servers import PROJECT, LiveServer, Redis, ServerFailed, missing_programs
 
 #: Without the local model, whose library is large: what is tested here has nothing to do with it.
@@ -49,17 +50,6 @@ def eventually(happens: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, f"{happens} has not happened"
         time.sleep(0.02)
     return value
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def get(server: LiveServer, path: str, *, key: str | None = None) -> tuple[int, str]:

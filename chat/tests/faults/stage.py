@@ -15,6 +15,7 @@ from llmchat.tests.calls import Call
 from llmchat.tests.ledger import Report
 from llmchat.tests.load import Load
 from llmchat.tests.mock_upstream import MockUpstream, UpstreamCall
+from llmchat.tests.processes import children, is_running
 from llmchat.tests.servers import LiveServer
 from llmchat.tests.waiting import eventually
 
@@ -96,23 +97,12 @@ def wait_for_answers(load: Load, count: int) -> None:
     eventually(lambda: len(load.answered) >= aim, wanted=f"{count} more answers")
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def open_files(pid: int) -> set[str]:
     found = set()
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
             found.add(str(descriptor.readlink()))
     return found
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def resident_megabytes(pid: int) -> float:
