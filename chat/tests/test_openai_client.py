@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+from openai.types import Model
 
 from conftest import Serve
+from llmchat.tests.waiting import eventually
 
 SIMULATED = "simulated/echo"
 
@@ -52,7 +54,12 @@ def test_the_library_is_at_home(client: openai.OpenAI, server) -> None:
     )
     assert tools.choices[0].message.tool_calls[0].function.name == "weather"
 
-    models = {model.id: model for model in client.models.list()}
+    def catalogue() -> dict[str, Model]:
+        return {model.id: model for model in client.models.list()}
+
+    # Filled by another process, it is read again within seconds.
+    eventually(lambda: SIMULATED in catalogue(), wanted=f"{SIMULATED} in the list")
+    models = catalogue()
     assert models[SIMULATED].owned_by == "simulated"
     assert client.models.retrieve(SIMULATED).id == SIMULATED
 
