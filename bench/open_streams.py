@@ -84,21 +84,20 @@ def open_streams(
     )
     idle = machine.memory(gateway.processes())
     began = time.monotonic()
-    load = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT
-    )
-    assert load.stdin is not None
-    load.stdin.write(json.dumps(asdict(task)))
-    load.stdin.close()
-    try:
-        found = _look_on(gateway, vendor, load, streams=streams, hold=hold, until=began + patience)
-        vendor.release()
-        assert load.stdout is not None
-        tally = Tally(**json.loads(load.stdout.read()))
-        load.wait()
-    finally:
-        load.kill()
-        load.wait()
+    ) as load:
+        assert load.stdin is not None
+        load.stdin.write(json.dumps(asdict(task)))
+        load.stdin.close()
+        try:
+            found = _look_on(gateway, vendor, load, streams=streams, hold=hold, until=began + patience)
+            vendor.release()
+            assert load.stdout is not None
+            tally = Tally(**json.loads(load.stdout.read()))
+        except BaseException:
+            load.kill()
+            raise
     peak = found["peak"]
     return {
         "idle": asdict(idle),

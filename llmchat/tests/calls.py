@@ -47,7 +47,7 @@ class Call:
     @property
     def is_worth_another_try(self) -> bool:
         """Who sent an idempotency key is sure to be answered once, however often it is sent."""
-        return self.is_keyed and (self.ending == "cut" or self.status == 503)
+        return self.is_keyed and (self.ending == "cut" or self.status == 503 or self.code == "database_unavailable")
 
 
 class Answer:
