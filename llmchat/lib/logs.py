@@ -152,6 +152,8 @@ def dict_config(*, level: str, as_json: bool, secrets: Collection[str] = ()) -> 
             "django.security.DisallowedHost": {"level": "CRITICAL"},
             "celery.beat": {"level": "WARNING"},
             "celery.worker.strategy": {"level": "WARNING"},
+            # A success of each periodic task, some of them every few seconds, would bury the requests.
+            "celery.app.trace": {"level": "WARNING"},
             **{
                 name: {"level": "WARNING"}
                 for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio", "kombu")

@@ -210,10 +210,19 @@ def test_background_work_is_done_without_a_broker(serve: Serve) -> None:
 
 
 def test_killed_background_worker_is_replaced(serve: Serve) -> None:
-    server = serve(environment={**LEAN, "REDIS_URL": ""})
-    eventually(lambda: "succeeded" in server.log.read_text())
+    server = serve(environment={**LEAN, "REDIS_URL": "", "HEALTH_REFRESH_SECONDS": "5"})
+    key = key_of(server, "metrics")
+
+    def refreshed() -> str | None:
+        moment: str | None = json.loads(get(server, "/v1/health", key=key)[1])["dependencies"]["background"][
+            "lastRefresh"
+        ]
+        return moment
+
+    eventually(refreshed)
     os.kill(children(server.pid)[-1], signal.SIGKILL)
-    eventually(lambda: server.log.read_text().count("succeeded") == 2)
+    killed = refreshed()
+    eventually(lambda: refreshed() != killed)
     assert server.stop() == 0
 
 
