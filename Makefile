@@ -20,7 +20,7 @@ PEERS := $(PYTHON_PEERS:%=bench/.peers/%/.installed) bench/.peers/portkey/.insta
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-sqlite test-services test-faults bench bench-peers soak open-streams check fmt lock lock-peers clean
+.PHONY: help setup run test test-sqlite test-services test-faults bench bench-operators bench-peers soak open-streams check fmt lock lock-peers clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -35,7 +35,10 @@ run: setup ## serve web and background work on HOST (127.0.0.1) and PORT (8000)
 	@$(PY) manage.py bootstrap
 	@exec $(PY) manage.py serve
 
-test: test-sqlite test-services ## run the whole suite: embedded, then on PostgreSQL and Redis of its own
+# Half of the time is waiting for real servers, so that both halves together take little longer than one of them.
+test: $(BASE) $(LOCAL) $(DEV) node ## run the whole suite, embedded and on PostgreSQL and Redis of its own, side by side
+	@echo "Both halves of the suite run now, side by side; each is shown when it has ended."
+	@$(MAKE) --no-print-directory -j2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) test-sqlite test-services
 
 test-sqlite: $(BASE) $(LOCAL) $(DEV) node ## run the suite on the embedded default only
 	$(PY) -m pytest -m "not faults" $(ARGS)
@@ -56,6 +59,9 @@ soak: $(BASE) $(DEV) ## a million requests: is memory flat and the record whole?
 
 open-streams: $(BASE) $(DEV) ## ten thousand streams at once on two workers: do they end well, what do they hold?
 	$(PY) -m bench.open_streams $(ARGS)
+
+bench-operators: $(BASE) $(DEV) ## measure pages, searches, reports and exports over a large record; see bench/README.md
+	$(PY) -m bench.operators $(ARGS)
 
 bench-peers: $(PEERS) ## install the other gateways, each in a place of its own below bench/.peers (1.5 GB)
 	@:

@@ -24,7 +24,10 @@ from django.urls import get_resolver
 
 from chat import durability
 from llmchat.lib import redis_clients, steady
+from llmchat.tests import furnished as furnished_databases
 from llmchat.tests.environment import SERVICES, Services
+from llmchat.tests.furnished import Furnished, Migrated
+from llmchat.tests.needs import lacking
 from llmchat.tests.servers import LiveServer
 from providers import catalogue
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["accounts.tests.fixtures"]
 
 _LIVE_SERVERS = pytest.StashKey[list[LiveServer]]()
-_OURS = ["llmchat", "accounts", "providers", "chat", "analytics"]
+_OURS = ["llmchat", "audit", "accounts", "providers", "chat", "analytics"]
 
 
 class Serve(Protocol):
@@ -91,35 +94,32 @@ def services(pytestconfig: pytest.Config) -> Services | None:
 
 
 @pytest.fixture(scope="session")
-def migrated(services: Services | None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], dict[str, str]]:
-    """Migrates once, and hands each live server a copy: call it with the server's data directory for its settings."""
-    origin = LiveServer(tmp_path_factory.mktemp("origin"))
-    if services is not None:
-        origin.environment["DATABASE_URL"] = services.postgresql.create_database("origin")
-    origin.manage("migrate", "--verbosity", "0")
-    copies = 0
+def migrated(services: Services | None, tmp_path_factory: pytest.TempPathFactory) -> Migrated:
+    """Empty, for tests that fill it themselves."""
+    return furnished_databases.migrated(tmp_path_factory.mktemp("migrated"), services)
 
-    def copy(data: Path) -> dict[str, str]:
-        nonlocal copies
-        copies += 1
-        if services is None:
-            for file in origin.data.glob("*.sqlite3*"):
-                shutil.copy(file, data)
-            return {}
-        return {
-            "DATABASE_URL": services.postgresql.create_database(f"copy_{copies}", template="origin"),
-            # Number 0 belongs to the tests that run in this process.
-            "REDIS_URL": services.redis.database_url(copies),
-        }
 
-    return copy
+@pytest.fixture(scope="session")
+def furnished(migrated: Migrated, tmp_path_factory: pytest.TempPathFactory) -> Furnished:
+    """What live servers begin with."""
+    return furnished_databases.furnished(tmp_path_factory.mktemp("furnished"), migrated)
 
 
 @pytest.fixture
-def serve(
-    request: pytest.FixtureRequest, migrated: Callable[[Path], dict[str, str]], tmp_path: Path
-) -> Iterator[Serve]:
-    """Starts `manage.py serve` with a migrated, empty database of its own, on what this run tests.
+def acme_key(furnished: Furnished) -> str:
+    """The raw key of Acme, which every server of `serve` knows."""
+    return furnished.key
+
+
+@pytest.fixture
+def metrics_key(furnished: Furnished) -> str:
+    """Another one of Acme's, for nothing but metrics and health."""
+    return furnished.metrics_key
+
+
+@pytest.fixture
+def serve(request: pytest.FixtureRequest, furnished: Furnished, tmp_path: Path) -> Iterator[Serve]:
+    """Starts `manage.py serve` with a furnished database of its own, on what this run tests.
 
     Arguments go to `serve`, `environment` overrides its settings. Its log is shown when the test fails; it is ended
     with the test.
@@ -129,7 +129,7 @@ def serve(
 
         def start(*arguments: str, environment: dict[str, str] | None = None) -> LiveServer:
             server = LiveServer(tmp_path / f"server-{len(started)}", arguments=arguments)
-            server.environment.update({**migrated(server.data), **(environment or {})})
+            server.environment.update({**furnished.copy(server.data), **(environment or {})})
             started.append(server)
             return ending.enter_context(server)
 
@@ -150,10 +150,7 @@ async def chromium() -> AsyncIterator[Browser]:
     """A browser of the test's own, asynchronous: Playwright's other interface leaves a loop behind in the thread."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
-        reason = "Chromium was not found (remedy: apt install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking("Chromium was not found (remedy: apt install chromium)")
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:

@@ -20,6 +20,7 @@ from accounts import services
 from accounts.forms import APIKeyForm, MembershipForm, MembershipFormSet, OrganizationForm, PlanForm
 from accounts.models import APIKey, Membership, Organization, Plan, User
 from accounts.scoping import OrganizationScoped, SuperusersOnly, managed_organizations, roles_of
+from audit.history import AuditHistory
 
 # Rights follow from roles in organizations; groups and permissions by model would promise something else.
 admin.site.unregister(Group)
@@ -28,7 +29,7 @@ _STATUS_COLOURS = {"active": "success", "expired": "warning", "revoked": "danger
 
 
 @admin.register(Plan)
-class PlanAdmin(SuperusersOnly, ModelAdmin):
+class PlanAdmin(AuditHistory, SuperusersOnly, ModelAdmin):
     form = PlanForm
     list_display = ("name", "slug", "requests_per_hour", "tokens_per_day", "priority", "organization_count")
     search_fields = ("name", "slug")
@@ -91,9 +92,10 @@ class APIKeyInline(OrganizationScoped, TabularInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(OrganizationScoped, ModelAdmin):
+class OrganizationAdmin(AuditHistory, OrganizationScoped, ModelAdmin):
     organization_lookup = "pk"
     form = OrganizationForm
+    list_per_page = 50
     list_display = ("name", "plan", "is_active", "member_count", "key_count", "created_at")
     list_filter = (("plan", RelatedOnlyFieldListFilter), "is_active", "created_at")
     list_select_related = ("plan",)
@@ -142,10 +144,11 @@ class OrganizationAdmin(OrganizationScoped, ModelAdmin):
 
 
 @admin.register(APIKey)
-class APIKeyAdmin(OrganizationScoped, ModelAdmin):
+class APIKeyAdmin(AuditHistory, OrganizationScoped, ModelAdmin):
     """Keys are issued, revoked and rotated, never deleted: what they did stays on record."""
 
     form = APIKeyForm
+    list_per_page = 50
     list_display = (
         "prefix",
         "name",
@@ -274,10 +277,11 @@ class APIKeyAdmin(OrganizationScoped, ModelAdmin):
 
 
 @admin.register(User)
-class UserAdmin(SuperusersOnly, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
+class UserAdmin(AuditHistory, SuperusersOnly, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
+    list_per_page = 50
     list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "organization_names", "last_login")
     list_filter = ("is_staff", "is_superuser", "is_active", ("memberships__organization", RelatedOnlyFieldListFilter))
     search_fields = ("username", "email", "first_name", "last_name", "memberships__organization__name")

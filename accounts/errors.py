@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from llmchat.lib.envelope import APIError
+from llmchat.lib.wording import counted
 
 #: RFC 6750, section 3: the challenge of a 401.
 CHALLENGE = 'Bearer realm="llmchat"'
@@ -129,7 +130,7 @@ class RequestsPerHourExceeded(APIError):
 
     def __init__(self, *, plan: str, limit: int, retry_after: int, headers: Mapping[str, str]) -> None:
         super().__init__(
-            f"The plan {plan} allows {limit} requests an hour, and your organization has made them. "
+            f"The plan {plan} allows {counted(limit, 'request')} an hour, and your organization has made as many. "
             f"Try again in {_duration(retry_after)}, or ask for a larger plan.",
             status=429,
             code="requests_per_hour_exceeded",

@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, UserManager
 from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from audit.tracking import Audited, AuditedQuerySet
 from llmchat.lib.uuid7 import uuid7
 
 
@@ -31,7 +32,7 @@ def validate_scopes(value: Any) -> None:
         raise ValidationError(f"This must be a list with at least one of: {', '.join(known)}.")
 
 
-class Plan(models.Model):
+class Plan(Audited):
     """What an organization may use. An empty limit means no limit."""
 
     slug = models.SlugField(primary_key=True, max_length=32)
@@ -67,7 +68,7 @@ class Plan(models.Model):
         return self.name
 
 
-class Organization(models.Model):
+class Organization(Audited):
     """A tenant: everything on record belongs to exactly one."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -103,17 +104,25 @@ class Organization(models.Model):
         return settings.LOG_RESPONSES if self.log_responses is None else self.log_responses
 
 
-class User(AbstractUser):
+class PeopleManager(UserManager.from_queryset(AuditedQuerySet)):  # type: ignore[misc]
+    """Django's own, entering what it changes."""
+
+    use_in_migrations = False
+
+
+class User(AbstractUser, Audited):
     """A person who logs in to the admin. Staff of the operator, or a member of organizations, or both."""
 
     email = models.EmailField(blank=True)
+
+    objects: ClassVar[PeopleManager] = PeopleManager()
 
     def organization_ids(self) -> list[UUID]:
         """The organizations whose record this person may see; meaningless for staff who see all."""
         return list(self.memberships.values_list("organization_id", flat=True))
 
 
-class Membership(models.Model):
+class Membership(Audited):
     """A person's role in one organization."""
 
     class Role(models.TextChoices):
@@ -134,14 +143,14 @@ class Membership(models.Model):
         return f"{self.user} in {self.organization} ({self.get_role_display()})"
 
 
-class APIKeyQuerySet(models.QuerySet["APIKey"]):
+class APIKeyQuerySet(AuditedQuerySet["APIKey"]):
     def usable(self) -> APIKeyQuerySet:
         """Keys that authenticate at this moment."""
         now = timezone.now()
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None, organization__is_active=True)
 
 
-class APIKey(models.Model):
+class APIKey(Audited):
     """A secret that speaks for an organization. Only its prefix and its SHA-256 are kept: the secret has 256 bits of
     entropy, so a slow hash would add nothing."""
 
@@ -173,7 +182,7 @@ class APIKey(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    objects = APIKeyQuerySet.as_manager()
+    objects = APIKeyQuerySet.as_manager()  # type: ignore[misc]
 
     class Meta:
         verbose_name = "API key"

@@ -6,6 +6,7 @@ administrators manage. Django's permissions by model do not count; they know no 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -42,6 +43,13 @@ def managed_organizations(request: HttpRequest) -> QuerySet[Organization]:
     if _sees_all(request):
         return Organization.objects.all()
     return Organization.objects.filter(pk__in=[pk for pk, role in roles_of(request).items() if role in MANAGERS])
+
+
+def scope_of(request: HttpRequest) -> frozenset[UUID] | None:
+    """The ids of `visible_organizations`, or None for all, asked once per request: for what is not read through a
+    `ModelAdmin`."""
+    person = request.user
+    return _visible(person, lambda: roles_of(request)) if isinstance(person, User) else frozenset()
 
 
 class OrganizationScoped(_Admin):
@@ -111,5 +119,23 @@ class SuperusersOnly(_Admin):
         return _sees_all(request)
 
 
+def sees_all(person: User) -> bool:
+    """Whether the person is the operator, to whom every organization's rows are open."""
+    return person.is_active and person.is_staff and person.is_superuser
+
+
+def visible_organizations(person: User) -> QuerySet[Organization]:
+    """The organizations whose rows the person may see, in the admin and in what is sent on their behalf."""
+    visible = _visible(person, person.organization_ids)
+    return Organization.objects.all() if visible is None else Organization.objects.filter(pk__in=visible)
+
+
+def _visible(person: User, belongs_to: Callable[[], Iterable[UUID]]) -> frozenset[UUID] | None:
+    """The one rule: None for all, to the operator; to other staff those that they belong to; to anybody else none."""
+    if sees_all(person):
+        return None
+    return frozenset(belongs_to()) if person.is_active and person.is_staff else frozenset()
+
+
 def _sees_all(request: HttpRequest) -> bool:
-    return request.user.is_active and request.user.is_staff and request.user.is_superuser
+    return isinstance(request.user, User) and sees_all(request.user)

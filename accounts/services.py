@@ -19,6 +19,8 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from accounts.models import APIKey, Organization, Plan, User
+from audit import entries
+from audit.models import Action
 from llmchat.lib import changes
 
 #: 32 random bytes in URL-safe base64 after the mark by which leaked keys are found in code and logs.
@@ -94,7 +96,8 @@ def update_api_key(
 
 def revoke_api_key(key: APIKey) -> None:
     """From now on the key is refused. Revoking again changes nothing."""
-    APIKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=timezone.now())
+    with entries.as_action(Action.REVOKED):
+        APIKey.objects.filter(id=key.id, revoked_at=None).update(revoked_at=timezone.now())
     key.refresh_from_db(fields=["revoked_at"])
     _forget(key)
 
@@ -119,7 +122,8 @@ def rotate_api_key(
             created_by=created_by,
         )
         key.expires_at = min(key.expires_at or last_moment, last_moment)
-        key.save(update_fields=["expires_at"])
+        with entries.as_action(Action.ROTATED, successor=f"{successor} ({successor.pk})"):
+            key.save(update_fields=["expires_at"])
         _forget(key)
     return successor, raw
 

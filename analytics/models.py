@@ -9,6 +9,10 @@ from typing import ClassVar
 
 from django.db import models
 
+from analytics.reports.models import ReportDelivery, ReportSchedule
+
+__all__ = ["Cell", "Cube", "Dimensions", "Grain", "Period", "ReportDelivery", "ReportSchedule", "RollUpState"]
+
 
 class Grain(models.IntegerChoices):
     """How long a cell's period is. All begin in UTC."""
@@ -25,6 +29,10 @@ class Cube(models.IntegerChoices):
     ORGANIZATION = 1, "An organization's requests by every dimension but its users"
     USER = 2, "An organization's requests by its users alone"
     EVERYTHING = 3, "All requests by every dimension but organization, key and user"
+    TOTAL = 4, "All requests together"
+    OVERVIEW = 5, "All requests by provider, model, status and whether they were cached"
+    TENANT = 6, "An organization's requests by status and whether they were cached"
+    KEY = 7, "An organization's requests by its API keys alone"
 
 
 class Dimensions(models.Model):
@@ -43,6 +51,10 @@ class Dimensions(models.Model):
     error_code = models.CharField(max_length=64, blank=True)
     cached = models.BooleanField(default=False)
     route_reason = models.CharField(max_length=128, blank=True)
+
+    class Meta:
+        # Users are nearly all of these, and hardly ever asked for beside the others.
+        indexes: ClassVar = [models.Index(fields=["cube"], name="dimensions_by_cube")]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -78,7 +90,16 @@ class Cell(models.Model):
     first_tokens = models.BinaryField(help_text="Histogram; see analytics.histogram.")
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["cube", "organization_id", "grain", "start"], name="cell_by_org")]
+        indexes: ClassVar = [
+            models.Index(fields=["cube", "organization_id", "grain", "start"], name="cell_by_org"),
+            models.Index(fields=["cube", "grain", "start"], name="cell_by_time"),
+            # Holds all that it takes to find the users with the most: see `analytics.leading`.
+            models.Index(
+                fields=["grain", "start", "requests", "dimensions", "cost", "input_tokens", "output_tokens"],
+                condition=models.Q(cube=Cube.USER),
+                name="cell_of_users",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{Grain(self.grain).label} {self.start.isoformat()}, {Cube(self.cube).name}"
@@ -102,6 +123,8 @@ class RollUpState(models.Model):
     """One row: who rolls up takes turns, and how far back the record is whole."""
 
     turn = models.BigIntegerField(default=0, help_text="Moves on with each change of the cells.")
+    whole_until = models.DateTimeField(null=True, help_text="What was committed before that moment is rolled up.")
+    revision = models.UUIDField(null=True, help_text="Another one whenever cells of an hour or longer have changed.")
     sealed_until = models.DateTimeField(
         null=True, help_text="Rows before may have been deleted: what was rolled up of them stays as it is."
     )

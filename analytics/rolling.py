@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
+from uuid import uuid4
 
 from django.db import transaction
 from django.db.models import F, Max, Min
@@ -62,15 +63,21 @@ def roll_up(*, now: dt.datetime | None = None, seconds: float = float("inf")) ->
 
     May run in several processes at once: each step is done by the one that is first.
     """
-    now = now or timezone.now()
+    began = timezone.now()
+    now = now or began
     until = time.monotonic() + seconds
     report = Report()
     _drop_sealed_notes()
     with suppress(_TurnLost):
-        for hour in _noted_hours():
+        hours = _noted_hours()
+        for hour in hours:
             if time.monotonic() >= until:
                 break
             _work_off(hour, now=now, report=report)
+        else:
+            # Not for ever: who asks looks at the few rows that have come after a quiet time.
+            if hours:
+                RollUpState.objects.filter(pk=1).update(whole_until=began)
         while time.monotonic() < until and _close_next(now=now, report=report):
             pass
     report.left = Change.objects.count()
@@ -166,7 +173,7 @@ def _roll_minutes(hour: Range, turn: int, report: Report) -> None:
     notes = _notes(hour)
     minutes = {minute: rows.every_cube(minute, end_of(Grain.MINUTE, minute)) for minute in set(notes.values())}
     with transaction.atomic():
-        _take(turn)
+        _take(turn, changes_closed=False)
         for minute, table in minutes.items():
             cells.replace(Grain.MINUTE, period(Grain.MINUTE, minute), {minute: table})
         _forget(notes)
@@ -192,7 +199,9 @@ def _roll_day(day: Range, turn: int, *, now: dt.datetime, report: Report) -> Non
     notes = _notes(day)
     if not notes:
         return
-    hours = {hour: rows.every_cube(hour, end_of(Grain.HOUR, hour)) for hour in _hours_of(day)}
+    # What hours are not kept of costs one look at the rows.
+    spans = [period(Grain.HOUR, hour) for hour in _hours_of(day)] if _keeps_hours(day, now) else [day]
+    hours = {span[0]: rows.every_cube(*span) for span in spans}
     with transaction.atomic():
         _take(turn)
         _write(Grain.DAY, day, added(hours.values()))
@@ -307,9 +316,11 @@ def _state(*, locked: bool = False) -> RollUpState:
     return states.get_or_create(pk=1)[0]
 
 
-def _take(turn: int) -> None:
-    """Takes the turn and keeps others from the cells until the transaction ends."""
-    if RollUpState.objects.filter(pk=1, turn=turn).update(turn=F("turn") + 1) != 1:
+def _take(turn: int, *, changes_closed: bool = True) -> None:
+    """Takes the turn and keeps others from the cells until the transaction ends. `changes_closed`: cells of an hour or
+    longer are about to change, of which readers keep what they have read."""
+    revised = {"revision": uuid4()} if changes_closed else {}
+    if RollUpState.objects.filter(pk=1, turn=turn).update(turn=F("turn") + 1, **revised) != 1:
         raise _TurnLost
 
 

@@ -6,21 +6,39 @@ Cost grows with the rows of the range, not with the record: ids are ordered by t
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from django.db.models import BigIntegerField, Case, Count, DecimalField, F, FloatField, Q, QuerySet, Sum, Value, When
+from django.db.models import (
+    Aggregate,
+    BigIntegerField,
+    Case,
+    Count,
+    DecimalField,
+    F,
+    FloatField,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    Sum,
+    TextField,
+    Value,
+    When,
+)
 from django.db.models.expressions import Combinable, ExpressionWrapper
 from django.db.models.functions import Cast, Ceil, Floor, Ln, Round
 
-from analytics import histogram
+from analytics import histogram, planning
 from analytics.models import Cube
-from analytics.totals import COUNTERS, Key, Table, Totals, add_to
-from chat.models import Interaction
+from analytics.totals import COUNTERS, Key, Table, Totals, projected
+from chat.models import Attempt, Interaction
 from llmchat.lib.uuid7 import floor_at
 
 #: 1e-12 dollars in a dollar: no cost has more places.
-UNITS: Final = 10**12
+UNIT_PLACES: Final = 12
+UNITS: Final = 10**UNIT_PLACES
 
 _CHUNK: Final = 5000
 _DIMENSIONS: Final = (
@@ -73,6 +91,18 @@ _SUMS: Final[dict[str, Any]] = {
 }
 
 
+class _Listed(Aggregate):
+    """The values that are known, with commas between, in any order: in one column what would be lines of their own."""
+
+    function = "GROUP_CONCAT"
+    output_field = TextField()
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(
+            compiler, connection, function="STRING_AGG", template="%(function)s((%(expressions)s)::text, ',')"
+        )
+
+
 def within(since: dt.datetime, until: dt.datetime, column: str) -> Q:
     """Rows whose UUIDv7 in `column` was made from `since` until before `until`."""
     return Q(**{f"{column}__gte": floor_at(since), f"{column}__lt": floor_at(until)})
@@ -82,28 +112,33 @@ def every_cube(since: dt.datetime, until: dt.datetime) -> Table:
     """The totals of all interactions of this range, in all cubes: what its cells must say."""
     if not _rows(since, until, None).exists():
         return {}
-    by_dimensions = by_organization(since, until)
-    return {**by_dimensions, **everything(by_dimensions), **by_user(since, until)}
+    with planning.for_sums():
+        by_dimensions, users = by_organization(since, until), by_user(since, until)
+    everything = projected(by_dimensions, Cube.EVERYTHING)
+    return {
+        **by_dimensions,
+        **everything,
+        **projected(by_dimensions, Cube.TENANT),
+        **projected(by_dimensions, Cube.KEY),
+        **projected(everything, Cube.OVERVIEW),
+        **projected(everything, Cube.TOTAL),
+        **users,
+    }
 
 
 def by_organization(since: dt.datetime, until: dt.datetime, *, only: Q | None = None) -> Table:
     """The cube ORGANIZATION of the range's interactions, of those alone that `only` names."""
     rows = _rows(since, until, only)
     table: Table = {}
-    # One line for each bucket of latency: adding up its sums here spares a scan.
-    by_bucket = rows.annotate(bucket=_bucket("latency_ms")).values_list(*_DIMENSIONS, "bucket").annotate(**_SUMS)
-    for line in by_bucket.iterator(chunk_size=_CHUNK):
-        *values, bucket = line[: len(_DIMENSIONS) + 1]
-        totals = _totals(line[len(_DIMENSIONS) + 1 :])
-        if bucket is not None:
-            totals.latencies[bucket] = totals.requests
-        add_to(table, _key(values), totals)
-    by_bucket = rows.exclude(time_to_first_token_ms=None).annotate(bucket=_bucket("time_to_first_token_ms"))
-    for *values, bucket, count in by_bucket.values_list(*_DIMENSIONS, "bucket").annotate(count=Count("pk")).iterator():
-        add_to(table, _key(values), Totals(first_tokens={bucket: count}))
-    attempts = rows.values_list(*_DIMENSIONS).annotate(count=Count("attempts")).filter(count__gt=0)
-    for *values, count in attempts.iterator():
-        add_to(table, _key(values), Totals(attempts=count))
+    rows = rows.annotate(calls=_CALLS)
+    for line in (
+        rows.values_list(*_DIMENSIONS).annotate(**_SUMS, called=Sum("calls"), **_TIMES).iterator(chunk_size=_CHUNK)
+    ):
+        *counted, attempts, latencies, first_tokens = line[len(_DIMENSIONS) :]
+        totals = _totals(counted)
+        totals.attempts = int(attempts or 0)
+        totals.latencies, totals.first_tokens = _counted(latencies), _counted(first_tokens)
+        table[_key(line[: len(_DIMENSIONS)])] = totals
     return table
 
 
@@ -117,12 +152,22 @@ def by_user(since: dt.datetime, until: dt.datetime, *, only: Q | None = None) ->
     }
 
 
-def everything(table: Table) -> Table:
-    """The cube EVERYTHING of a table of the cube ORGANIZATION."""
-    total: Table = {}
-    for key, totals in table.items():
-        add_to(total, key._replace(cube=Cube.EVERYTHING, organization_id=None, api_key_id=None), totals)
-    return total
+#: Looked up for each row: PostgreSQL takes a range of ids for a single one, and would join each row with all attempts.
+_CALLS: Final = Subquery(
+    Attempt.objects.filter(interaction=OuterRef("pk"))
+    .order_by()
+    .values("interaction")
+    .annotate(count=Count("pk"))
+    .values("count")
+)
+_TIMES: Final[dict[str, Any]] = {
+    "latencies": _Listed(_bucket("latency_ms")),
+    "first_tokens": _Listed(_bucket("time_to_first_token_ms")),
+}
+
+
+def _counted(listed: str | None) -> histogram.Histogram:
+    return {int(bucket): count for bucket, count in Counter(listed.split(",")).items()} if listed else {}
 
 
 def _rows(since: dt.datetime, until: dt.datetime, only: Q | None) -> QuerySet[Interaction]:

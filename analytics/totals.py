@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, NamedTuple, Self
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 import orjson
@@ -36,6 +37,22 @@ class Key(NamedTuple):
         said = {name: value for name, value in zip(self._fields, self, strict=True) if value}
         return UUID(bytes=hashlib.blake2b(orjson.dumps(said), digest_size=16).digest())
 
+
+#: What each cube tells apart, in the order in which they are taken: the fewer dimensions, the fewer cells there are to
+#: add up, and there are far more organizations than models.
+DIMENSIONS: Final[Mapping[Cube, frozenset[str]]] = {
+    Cube.TOTAL: frozenset(),
+    Cube.OVERVIEW: frozenset({"provider", "model", "status", "cached"}),
+    Cube.TENANT: frozenset({"organization_id", "status", "cached"}),
+    Cube.KEY: frozenset({"organization_id", "api_key_id"}),
+    Cube.EVERYTHING: frozenset(Key._fields) - {"cube", "organization_id", "api_key_id", "user_id"},
+    Cube.USER: frozenset({"organization_id", "user_id"}),
+    Cube.ORGANIZATION: frozenset(Key._fields) - {"cube", "user_id"},
+}
+_LEFT_OUT: Final[Mapping[Cube, Mapping[str, Any]]] = {
+    cube: {name: Key._field_defaults[name] for name in Key._fields if name != "cube" and name not in dimensions}
+    for cube, dimensions in DIMENSIONS.items()
+}
 
 #: Counters of a cell, in the order of its columns.
 COUNTERS: Final = (
@@ -76,18 +93,44 @@ class Totals:
     first_tokens: Histogram = field(default_factory=dict)
 
     @classmethod
-    def of(cls, counters: Iterable[int | None]) -> Self:
-        """Without histograms, from values in the order of COUNTERS; None, a sum of nothing, is 0."""
-        totals = cls()
-        for name, value in zip(COUNTERS, counters, strict=True):
-            setattr(totals, name, int(value or 0))
-        return totals
+    def of(cls, counters: Iterable[int | Decimal | None]) -> Self:
+        """Without histograms, from whole values in the order of COUNTERS; None, a sum of nothing, is 0."""
+        values: list[Any] = [int(value or 0) for _, value in zip(COUNTERS, counters, strict=True)]
+        return cls(*values)
 
-    def add(self, other: Totals) -> None:
-        for name in COUNTERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        histogram.add(self.latencies, other.latencies)
-        histogram.add(self.first_tokens, other.first_tokens)
+    @classmethod
+    def sum(cls, parts: Iterable[Totals]) -> Self:
+        whole = cls()
+        for totals in parts:
+            whole.add(totals)
+        return whole
+
+    def add(self, other: Totals, *, times: bool = True) -> None:
+        """`times`: histograms as well."""
+        self.requests += other.requests
+        self.priced += other.priced
+        self.unpriced += other.unpriced
+        self.attempts += other.attempts
+        self.retries += other.retries
+        self.fallbacks += other.fallbacks
+        self.input_tokens += other.input_tokens
+        self.cached_input_tokens += other.cached_input_tokens
+        self.output_tokens += other.output_tokens
+        self.reasoning_tokens += other.reasoning_tokens
+        self.cost += other.cost
+        self.latency += other.latency
+        self.first_token += other.first_token
+        if times:
+            histogram.add(self.latencies, other.latencies)
+            histogram.add(self.first_tokens, other.first_tokens)
+
+    def copy(self) -> Totals:
+        return Totals.sum([self])
+
+    def without(self, parts: Iterable[Totals]) -> Totals:
+        """The counters of what is left when `parts` are taken away."""
+        taken = Totals.sum(parts)
+        return Totals.of(getattr(self, name) - getattr(taken, name) for name in COUNTERS)
 
     def differences(self, other: Totals) -> list[tuple[str, object, object]]:
         """What differs: name, value here, value there."""
@@ -104,6 +147,15 @@ def add_to(table: Table, key: Key, totals: Totals) -> None:
     if found is None:
         found = table[key] = Totals()
     found.add(totals)
+
+
+def projected(table: Table, cube: Cube) -> Table:
+    """A table of the cube ORGANIZATION, or of EVERYTHING, as one of a cube with fewer dimensions."""
+    total: Table = {}
+    left_out = _LEFT_OUT[cube]
+    for key, totals in table.items():
+        add_to(total, key._replace(cube=cube, **left_out), totals)
+    return total
 
 
 def added(tables: Iterable[Table]) -> Table:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from analytics import histogram, reading
 from analytics.histogram import Histogram
 from analytics.models import Grain
 from analytics.reading import Answer, Question
-from analytics.rows import UNITS
+from analytics.rows import UNIT_PLACES
 from analytics.totals import Totals
 from chat.models import Status
 from chat.payloads import timestamp
@@ -70,7 +71,7 @@ def usage(
         "organization_id": str(organization_id),
         "start_date": start.isoformat(),
         "end_date": end.isoformat(),
-        "summary": _summary(_sum(models.groups.values())),
+        "summary": _summary(Totals.sum(models.groups.values())),
         "by_model": {name: _brief(totals) for name, totals in _named(models)} if by_model else None,
     }
     if group_by:
@@ -86,7 +87,7 @@ def statistics(organization_id: UUID, *, since: dt.datetime, until: dt.datetime)
         organization_id=organization_id, since=since, until=until, by=("status", "error_code", "cached")
     )
     (answer,) = reading.answer(question)
-    whole = _sum(answer.groups.values())
+    whole = Totals.sum(answer.groups.values())
     by_status = {str(status): 0 for status in Status}
     by_code: dict[str, int] = {}
     hits = 0
@@ -101,8 +102,8 @@ def statistics(organization_id: UUID, *, since: dt.datetime, until: dt.datetime)
         "since": timestamp(since),
         "until": timestamp(until),
         "requests": {"total": whole.requests, **by_status},
-        "latency_ms": _times(whole.latencies, whole.latency),
-        "time_to_first_token_ms": _times(whole.first_tokens, whole.first_token),
+        "latency_ms": times_of(whole.latencies, whole.latency),
+        "time_to_first_token_ms": times_of(whole.first_tokens, whole.first_token),
         "cache": {"hits": hits, "hit_rate": _share(hits, whole.requests)},
         "tokens": _tokens(whole),
         "cost": {"total": _cost(whole), "currency": "USD", "unpriced_requests": whole.unpriced},
@@ -121,11 +122,9 @@ def freshness(answer: Answer) -> Json:
     }
 
 
-def _sum(parts: Iterable[Totals]) -> Totals:
-    whole = Totals()
-    for totals in parts:
-        whole.add(totals)
-    return whole
+def cost_of(totals: Totals) -> Decimal | None:
+    """US dollars of the requests whose price is known; None when there is none and others spent something."""
+    return None if totals.unpriced and not totals.priced else Decimal(totals.cost).scaleb(-UNIT_PLACES)
 
 
 def _named(answer: Answer) -> list[tuple[str, Totals]]:
@@ -138,7 +137,7 @@ def _groups(answer: Answer, group_by: str, limit: int) -> list[Json]:
     named = _named(answer)
     told = [{group_by: name, **_summary(totals)} for name, totals in named[:limit]]
     if rest := [totals for _, totals in named[limit:]]:
-        told.append({group_by: None, "is_rest": True, **_summary(_sum(rest))})
+        told.append({group_by: None, "is_rest": True, **_summary(Totals.sum(rest))})
     return told
 
 
@@ -181,8 +180,8 @@ def _summary(totals: Totals) -> Json:
         "attempts": totals.attempts,
         "retries": totals.retries,
         "fallbacks": totals.fallbacks,
-        "latency_ms": _times(totals.latencies, totals.latency),
-        "time_to_first_token_ms": _times(totals.first_tokens, totals.first_token),
+        "latency_ms": times_of(totals.latencies, totals.latency),
+        "time_to_first_token_ms": times_of(totals.first_tokens, totals.first_token),
     }
 
 
@@ -196,7 +195,8 @@ def _tokens(totals: Totals) -> Json:
     }
 
 
-def _times(times: Histogram, microseconds: int) -> Json:
+def times_of(times: Histogram, microseconds: int) -> Json:
+    """Milliseconds: how many were measured, their average and percentiles; None of what was never measured."""
     count = sum(times.values())
     found = histogram.percentiles(times, PERCENTILES.values())
     rounded = (None if value is None else round(value, 1) for value in found)
@@ -208,8 +208,8 @@ def _times(times: Histogram, microseconds: int) -> Json:
 
 
 def _cost(totals: Totals) -> float | None:
-    """US dollars of the requests whose price is known; None when there is none and others spent something."""
-    return None if totals.unpriced and not totals.priced else totals.cost / UNITS
+    cost = cost_of(totals)
+    return None if cost is None else float(cost)
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -13,9 +13,9 @@ from typing import Final
 from django.db.models import Max, Min, Q
 
 from analytics import cells, rolling, rows
-from analytics.models import Cell, Cube, Grain, Period
+from analytics.models import Cell, Grain, Period
 from analytics.periods import Range, holds, period, start_of
-from analytics.totals import Key, Table, Totals, added
+from analytics.totals import DIMENSIONS, Key, Table, Totals, added
 from chat.changes import HOUR
 from chat.invariants import Finding
 from chat.models import Change, Interaction
@@ -130,7 +130,7 @@ def _differences(stored: Table, expected: Table) -> Iterator[str]:
 def _named(key: Key) -> str:
     """The dimensions in words, without what is empty."""
     told = [f"{name.removesuffix('_id')} {value}" for name, value in key._asdict().items() if value and name != "cube"]
-    everybody = ["all organizations"] if key.cube is Cube.EVERYTHING else []
+    everybody = [] if "organization_id" in DIMENSIONS[key.cube] else ["all organizations"]
     return ", ".join([*everybody, *told])
 
 

@@ -22,9 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import budgets, gateways, machine, table
-from bench.gateways import MODEL, PACED, WORDS, Gateway, Missing, Upstream
+from bench import budgets, gateways, machine, others, starting, table
+from bench.gateway import MODEL, PACED, WORDS, Gateway
+from bench.gateways import Upstream
 from bench.load import Tally, Task
+from bench.others import Missing
 from llmchat.tests.servers import PROJECT, PostgreSQL, Redis, ServerFailed, missing_programs
 
 RESULTS = PROJECT / "bench" / "results" / "gateways.json"
@@ -267,7 +269,7 @@ def start_others(bench: Bench, stack: ExitStack, directory: Path, names: Sequenc
     started = {}
     for name in names:
         try:
-            gateway = stack.enter_context(gateways.OTHERS[name](directory / name, bench.vendor, cores=bench.layout.one))
+            gateway = stack.enter_context(others.OTHERS[name](directory / name, bench.vendor, cores=bench.layout.one))
         except (Missing, ServerFailed, subprocess.CalledProcessError) as problem:
             bench.skipped.append(f"{name}: {problem}")
             say(f"left out: {name}: {problem}")
@@ -285,7 +287,7 @@ def about(gateway: Gateway, directory: Path) -> dict[str, Any]:
     return {
         "title": gateway.title,
         "version": gateway.version,
-        "command": gateways.plain(gateway.command, directory),
+        "command": starting.plain(gateway.command, directory),
         "path": gateway.path,
         "workers": gateway.workers,
         "memory": {"idle": _memory(gateway)},
@@ -322,7 +324,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {
         "measured_at": machine.now(),
         "commit": machine.commit(),
-        "command": gateways.plain([sys.executable, "-m", "bench", *sys.argv[1:]]),
+        "command": starting.plain([sys.executable, "-m", "bench", *sys.argv[1:]]),
         "machine": machine.describe(PACKAGES)
         | {"node": machine.program_version("node"), "postgresql": machine.program_version("postgres")},
         "layout": asdict(layout) | {"two_share": layout.two_share},
@@ -338,7 +340,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         bench = Bench(layout, vendor, seconds=arguments.seconds, deadline=deadline)
         bench.running.append(vendor.direct())
         report["gateways"] = start_ours(bench, stack, directory)
-        wanted = [name for name in gateways.OTHERS if arguments.only is None or name in arguments.only]
+        wanted = [name for name in others.OTHERS if arguments.only is None or name in arguments.only]
         report["gateways"] |= start_others(bench, stack, directory, wanted)
         try:
             bench.rounds([Scenario("warming", streamed=False, connections=8)], 1)
@@ -389,7 +391,7 @@ def arguments_of(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each measurement, after its warm-up (3)")
     parser.add_argument("--many", type=int, help=f"requests before ours is weighed again ({MANY})")
     parser.add_argument("--at-most", type=float, default=22.0, help="minutes after which no scenario is begun (22)")
-    parser.add_argument("--only", type=lambda names: names.split(","), help=f"of {','.join(gateways.OTHERS)}")
+    parser.add_argument("--only", type=lambda names: names.split(","), help=f"of {','.join(others.OTHERS)}")
     parser.add_argument("--output", type=Path, default=RESULTS, help="the JSON file (bench/results/gateways.json)")
     arguments = parser.parse_args(words)
     usual = (1, 1.0, 2_000) if arguments.quick else (3, 3.0, MANY)

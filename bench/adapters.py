@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ import httpx2
 import orjson
 import uvloop
 
+from bench import machine
 from llmchat.tests.mock_upstream import MockUpstream
 from llmchat.tests.servers import PROJECT
 from providers.adapters.base import Adapter, ProviderConfig
@@ -149,20 +149,13 @@ async def measure(url: str, *, rounds: int) -> dict[str, list[float]]:
         return found
 
 
-def commit() -> str:
-    said = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-    return said.stdout.strip() or "unknown"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     report: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": machine.commit(),
         "machine": {
             "cores": len(os.sched_getaffinity(0)),
             "system": f"{platform.system()} {platform.machine()}",

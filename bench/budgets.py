@@ -44,7 +44,7 @@ def _throughput(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     ):
         for peer, (must, aim) in limits.items():
             ratio = ratios(report, scenario, peer)
-            yield _row(f"{what} against {peer}", must, aim, min(ratio) if ratio else None, unit="times")
+            yield judged(f"{what} against {peer}", must, aim, min(ratio) if ratio else None, unit="times")
 
 
 def ratios(report: dict[str, Any], scenario: str, peer: str, *, ours: str = OURS) -> tuple[float, float] | None:
@@ -64,20 +64,20 @@ def _latency(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for key, aim in (("p50", 1.5), ("p99", 4.0)):
         theirs = _milliseconds(one, "portkey", f"added_{key}")
         mine = _milliseconds(one, OURS, f"added_{key}")
-        yield _row(f"latency added, {key}", theirs, aim, mine, unit="ms", less=True)
+        yield judged(f"latency added, {key}", theirs, aim, mine, unit="ms", less=True)
     first = report["figures"].get("first_token_1", {})
     mine = _milliseconds(first, OURS, "added_first_p50")
-    yield _row("added to the first token, p50", 3.0, 1.5, mine, unit="ms", less=True)
+    yield judged("added to the first token, p50", 3.0, 1.5, mine, unit="ms", less=True)
 
 
 def _memory(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     memories = report["gateways"].get(OURS, {}).get("memory", {})
     idle = memories.get("idle", {}).get("web_workers", [{}])[0].get("rss")
     after = memories.get("after", {}).get("web_workers", [{}])[0].get("rss")
-    yield _row("idle memory of a web worker (RSS)", 160, 120, idle, unit="MB", less=True)
+    yield judged("idle memory of a web worker (RSS)", 160, 120, idle, unit="MB", less=True)
     many = memories.get("after_requests")
     growth = (after / idle - 1) * 100 if idle and after else None
-    yield _row(f"growth of it by {many} requests", 10, 3, growth, unit="%", less=True)
+    yield judged(f"growth of it by {many} requests", 10, 3, growth, unit="%", less=True)
 
 
 def _record(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -92,7 +92,7 @@ def _record(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     ]
     worst = max(found, key=lambda ratio: abs(ratio - 1)) if found else None
     verdict = "not measured" if worst is None else "aim met" if worst == 1 else "MISSED"
-    row = _row(f"rows on record over upstream calls, the worst of {len(found)}", 1, 1, worst, unit="")
+    row = judged(f"rows on record over upstream calls, the worst of {len(found)}", 1, 1, worst, unit="")
     yield row | {"verdict": verdict}
 
 
@@ -104,7 +104,7 @@ def _second_worker(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
     one, two = figure.get("llmchat_postgresql", {}).get(key), figure.get("llmchat_two_workers", {}).get(key)
     gain = None if not one or not two else 2 * two / one if key == "per_cpu_second" else two / one
     how = "by processor time" if report["layout"]["two_share"] else "by the clock"
-    yield _row(f"a second worker on a second core, {how}", 1.8, 1.95, gain, unit="times")
+    yield judged(f"a second worker on a second core, {how}", 1.8, 1.95, gain, unit="times")
 
 
 def _milliseconds(figures: dict[str, Any], gateway: str, key: str) -> float | None:
@@ -112,9 +112,11 @@ def _milliseconds(figures: dict[str, Any], gateway: str, key: str) -> float | No
     return None if seconds is None else seconds * 1000
 
 
-def _row(
+def judged(
     what: str, must: float | None, aim: float | None, measured: float | None, *, unit: str, less: bool = False
 ) -> dict[str, Any]:
+    """A budget's row; `less`: the smaller the better. Without a figure, or a limit, it counts as not measured."""
+
     def within(limit: float | None) -> bool:
         return limit is not None and measured is not None and (measured <= limit if less else measured >= limit)
 

@@ -18,7 +18,7 @@ import select
 import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -64,7 +64,8 @@ class Task:
 
     `cores` is where to run. `sources` are addresses to connect from, in turns; none leaves it to the system. `opening`
     connections at most wait for the first byte of their first answer; 0 opens all at once. `first` is the number of
-    the first request. After `patience` seconds without its whole answer a request counts as failed.
+    the first request. After `patience` seconds without its whole answer a request counts as failed. `rate`: requests a
+    second at most, however many connections wait; 0 is as many as there are answers.
     """
 
     host: str
@@ -77,6 +78,7 @@ class Task:
     first: int = 0
     opening: int = 0
     patience: float = 120.0
+    rate: float = 0.0
     cores: list[int] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
 
@@ -199,6 +201,8 @@ class Load:
         self._latencies: list[float] = []
         self._firsts: list[float] = []
         self._counted = 0
+        #: Connections that wait for their turn, where there is a rate.
+        self._idle: deque[_Connection] = deque()
         #: When the last request was begun and the measuring ended; what comes in afterwards is checked, not timed.
         self._over: float | None = None
 
@@ -209,10 +213,10 @@ class Load:
         self._latest = self._from + _LONGER * task.seconds
         wanted = min(task.connections, task.count or task.connections)
         looked = began
-        while self._opened < wanted or self._busy:
+        while self._opened < wanted or self._busy or self._idle:
             while self._opened < wanted and (not task.opening or self._opened - self._heard < task.opening):
                 self._open()
-            for fd, event in self._poll.poll(1.0):
+            for fd, event in self._poll.poll(self._ask_due()):
                 # One that was closed in this very turn is of no interest any more.
                 if (connection := self._connections.get(fd)) is not None:
                     self._handle(connection, event)
@@ -255,7 +259,10 @@ class Load:
 
     def _ask(self, connection: _Connection) -> None:
         task, tally = self._task, self._tally
-        if self._is_enough(time.perf_counter()):
+        if self._is_enough(now := time.perf_counter()):
+            return
+        if now < self._due():
+            self._idle.append(connection)
             return
         number = task.first + tally.asked
         before, after = self._requests[tally.asked % len(self._requests)]
@@ -264,6 +271,16 @@ class Load:
         self._busy += 1
         connection.unsent = b"%b%010d%b" % (before, number, after)
         self._send(connection)
+
+    def _due(self) -> float:
+        """When the next request is to be made."""
+        return self._from - self._task.warm_up + self._tally.asked / self._task.rate if self._task.rate else 0.0
+
+    def _ask_due(self) -> float:
+        """Asks on connections that wait, as far as it is time. Returns for how long nothing needs to be asked."""
+        while self._idle and ((left := self._due() - time.perf_counter()) <= 0 or self._is_enough(time.perf_counter())):
+            self._ask(self._idle.popleft())
+        return min(1.0, max(0.0, left)) if self._idle else 1.0
 
     def _send(self, connection: _Connection) -> None:
         try:

@@ -21,9 +21,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import gateways, machine
+from bench import gateways, machine, starting
 from bench.__main__ import PACKAGES, say
-from bench.gateways import Gateway, Upstream
+from bench.gateway import Gateway
+from bench.gateways import Upstream
 from bench.load import NUMBER, Ask, Tally, Task
 from llmchat.tests.servers import PROJECT, PostgreSQL, Redis
 
@@ -207,7 +208,7 @@ def main() -> int:
         )
     except TooFewFiles as problem:
         raise SystemExit(str(problem)) from None
-    report["command"] = gateways.plain([sys.executable, "-m", "bench.open_streams", *sys.argv[1:]])
+    report["command"] = starting.plain([sys.executable, "-m", "bench.open_streams", *sys.argv[1:]])
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(report, indent=1) + "\n")
     print(

@@ -26,8 +26,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from bench.startup import commit as commit_id
-from bench.startup import machine
+from bench import machine
 from llmchat.tests.servers import PROJECT, PostgreSQL, missing_programs
 
 if TYPE_CHECKING:
@@ -359,8 +358,8 @@ def main() -> None:
     os.sched_setaffinity(0, others or {core})
     report: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit_id(),
-        "machine": {**machine(), "cores": len(others) + 1},
+        "commit": machine.commit(),
+        "machine": {**machine.describe(("django", "psycopg", "orjson")), "cores": len(others) + 1},
         "load_average": os.getloadavg(),
         "concurrency": CONCURRENCY,
         "exchanges": asked.exchanges,

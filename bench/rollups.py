@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.startup import commit, machine
+from bench import machine
 from llmchat.tests.servers import PROJECT, LiveServer, PostgreSQL
 
 RESULTS = PROJECT / "bench" / "results" / "rollups.json"
 ROUNDS = 15
+PACKAGES = ("django", "psycopg")
 TABLES = ("analytics_cell", "analytics_dimensions", "analytics_period")
 
 
@@ -177,8 +178,8 @@ def main() -> int:
         connections["default"].close_pool()  # type: ignore[attr-defined]
     report = {
         "measured_at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
+        "commit": machine.commit(),
+        "machine": machine.describe(PACKAGES),
         "load_average": {"before": load, "after": os.getloadavg()},
         **found,
     }

@@ -21,9 +21,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from bench import gateways, machine
+from bench import gateways, machine, starting
 from bench.__main__ import PACKAGES, load, say
-from bench.gateways import Gateway
+from bench.gateway import Gateway
 from bench.load import NUMBER, Ask, Task
 from llmchat.tests.servers import PROJECT, LiveServer, PostgreSQL, Redis, ServerFailed
 
@@ -141,7 +141,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         report = {
             "measured_at": machine.now(),
             "commit": machine.commit(),
-            "command": gateways.plain([sys.executable, "-m", "bench.soak", *sys.argv[1:]]),
+            "command": starting.plain([sys.executable, "-m", "bench.soak", *sys.argv[1:]]),
             "machine": machine.describe(PACKAGES),
             "database": arguments.database,
             "workers": arguments.workers,

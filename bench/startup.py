@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.client import HTTPConnection
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench import machine
 from llmchat.tests.servers import PROJECT, LiveServer
 
 if TYPE_CHECKING:
@@ -146,31 +144,11 @@ def summary(values: list[float]) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
-    total = re.search(r"^MemTotal:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), flags=re.MULTILINE)
-    return {
-        "cpu": cpu[1] if cpu else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(int(total[1]) * 1024 / 1e9, 1) if total else None,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-    }
-
-
-def commit() -> str:
-    said = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-    return said.stdout.strip() or "unknown"
-
-
 def main() -> int:
     report: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
+        "commit": machine.commit(),
+        "machine": machine.describe(PACKAGES),
         "load_average": {"before": os.getloadavg()},
         "rounds": ROUNDS,
         "targets": TARGETS,

@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from bench.startup import commit, machine
+from bench import machine
 from llmchat.tests.servers import PROJECT, LiveServer, PostgreSQL
 
 RESULTS = PROJECT / "bench" / "results" / "storage.json"
@@ -75,8 +75,8 @@ def main() -> int:
     beyond = (whole - texts) / count
     report = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "machine": machine(),
+        "commit": machine.commit(),
+        "machine": machine.describe(("django", "psycopg")),
         "load_average": os.getloadavg(),
         "interactions": count,
         "attempts": attempts,

@@ -39,8 +39,8 @@ class Inbox:
         self._broadcast.make_room()
         return events
 
-    def add(self, event: Event) -> None:
-        self._events.append(event)
+    def add(self, events: Sequence[Event]) -> None:
+        self._events += events
         if len(self._events) > self._bound:
             # Its reader is slower than another one: what it missed is kept in few pieces.
             self._events = _joined(self._events)
@@ -83,9 +83,9 @@ class Broadcast:
         self._inboxes.remove(inbox)
         self.make_room()
 
-    def put(self, event: Event) -> None:
+    def put(self, *events: Event) -> None:
         for inbox in self._inboxes:
-            inbox.add(event)
+            inbox.add(events)
 
     async def room(self) -> None:
         """Returns when the quickest reader has caught up."""
@@ -109,7 +109,7 @@ class Broadcast:
             if last is None:
                 inbox.nudge()
             else:
-                inbox.add(last)
+                inbox.add((last,))
 
 
 def _joined(events: Sequence[Event]) -> list[Event]:

@@ -6,10 +6,11 @@ A call knows nothing of HTTP beyond the id of its request, and nothing of vendor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from uuid import UUID
 
 from accounts.principals import Principal
+from llmchat.lib.frozen import dataclass
 from providers.values import Json, Message
 
 
@@ -38,7 +39,10 @@ class Call:
     @property
     def prompt(self) -> str:
         """The text of the user's last message."""
-        return next((message.text for message in reversed(self.messages) if message.role == "user"), "")
+        for message in reversed(self.messages):
+            if message.role == "user":
+                return message.text
+        return ""
 
     @property
     def system_prompt(self) -> str:

@@ -16,7 +16,7 @@ from chat.models import Change
 MINUTE: Final = dt.timedelta(minutes=1)
 HOUR: Final = dt.timedelta(hours=1)
 #: From this age on a note at the full hour stands for the whole hour; see `note_range`.
-WHOLE_HOURS_AFTER: Final = dt.timedelta(days=1)
+WHOLE_HOURS_AFTER: Final = dt.timedelta(hours=6)
 _MILLISECONDS: Final = 60_000
 #: The version of UUID that ids of rows have; others have no moment, and `verify_record` complains of them.
 _OURS: Final = 7

@@ -12,6 +12,7 @@ import datetime as dt
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -116,30 +117,38 @@ def purge() -> int:
 
 
 async def _look_patiently(scope: Scope, silent: _Held | None, *, is_new: bool, says: bool) -> _Found:
-    """`_look`, while somebody cares and the database answers. What is won too late is given back."""
-    looking = asyncio.ensure_future(in_thread(_look, scope, silent, is_new=is_new, says=says))
+    """`_look`, while somebody cares and the database answers. What is won too late is given back, and what may have
+    been won when the database broke off."""
+    mine = uuid7()
+    looking = asyncio.ensure_future(in_thread(_look, scope, mine, silent, is_new=is_new, says=says))
     try:
         async with asyncio.timeout(PATIENCE):
             return await asyncio.shield(looking)
     except TimeoutError:
-        looking.add_done_callback(_give_back)
+        looking.add_done_callback(partial(_give_back, mine))
         raise DatabaseUnavailable from None
     except asyncio.CancelledError:
-        looking.add_done_callback(_give_back)
+        looking.add_done_callback(partial(_give_back, mine))
+        raise
+    except Error:
+        heartbeat.disown(mine)
         raise
 
 
-def _give_back(looking: asyncio.Future[_Found]) -> None:
-    if not looking.cancelled() and looking.exception() is None and isinstance(found := looking.result(), _Won):
-        releasing = asyncio.create_task(heartbeat.release(found.interaction_id))
+def _give_back(mine: UUID, looking: asyncio.Future[_Found]) -> None:
+    if looking.cancelled():
+        return
+    if isinstance(looking.exception(), Error):
+        heartbeat.disown(mine)
+    elif looking.exception() is None and isinstance(looking.result(), _Won):
+        releasing = asyncio.create_task(heartbeat.release(mine))
         _releasing.add(releasing)
         releasing.add_done_callback(_releasing.discard)
 
 
-def _look(scope: Scope, silent: _Held | None, *, is_new: bool, says: bool) -> _Found:
-    """One look at the claim, and the attempt to win it where that is fair. `silent`: as it was all the time; `says`:
-    whether it is time to tell the holder that somebody waits."""
-    mine = uuid7()
+def _look(scope: Scope, mine: UUID, silent: _Held | None, *, is_new: bool, says: bool) -> _Found:
+    """One look at the claim, and the attempt to win it for the interaction `mine` where that is fair. `silent`: as it
+    was all the time; `says`: whether it is time to tell the holder that somebody waits."""
     claims = IdempotencyClaim.objects.filter(organization_id=scope.organization_id, key=scope.key)
     claim = None if is_new else claims.first()
     if claim is None:

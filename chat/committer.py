@@ -24,9 +24,8 @@ from typing import Final
 
 from django.db import close_old_connections, connections
 
-from chat import rows
+from chat import metrics, rows
 from chat.journal import Journal, JournalFull, Place, fetch
-from chat.metrics import BACKLOG, JOURNAL
 from chat.rows import ExchangeRows
 from chat.storing import BATCH, BATCH_BYTES, UNUSABLE, store_or_quarantine
 
@@ -229,11 +228,10 @@ class Committer:
         with self._lock:
             self._active = []
         self._release(batch)
-        self._tell()
 
     def _tell(self) -> None:
-        BACKLOG.set(self.backlog)
-        JOURNAL.set(self.journal.size)
+        metrics.BACKLOG.set(self.backlog)
+        metrics.JOURNAL.set(self.journal.size)
 
     def _read(self, item: _Item) -> ExchangeRows | None:
         if item.exchange is not None or item.place is None:
@@ -266,9 +264,14 @@ class Committer:
     # --- The watching thread -----------------------------------------------------------------------------------------
 
     def _watch_for_ever(self) -> None:
-        """Releases those who wait too long because the database hangs, when the committing thread hangs with it."""
+        """Releases those who wait too long because the database hangs, when the committing thread hangs with it. Tells
+        in between what was counted."""
         while not self._ending.wait(self._patience / 4):
             self._release_from_journal(older_than=self._patience)
+            # Not with each batch: whoever was woken by it would wait for that.
+            self._tell()
+            metrics.flush()
+        metrics.flush()
 
     def _release_from_journal(self, *, older_than: float) -> None:
         before = time.monotonic() - older_than

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 from chat.fields import is_readable
 from chat.models import Conversation, Interaction, Status
 from llmchat.lib.envelope import APIError
+from llmchat.lib.frozen import dataclass
 from llmchat.lib.threads import in_thread
 from llmchat.lib.uuid7 import uuid7
 from providers.values import Message
@@ -78,7 +78,7 @@ def within_window(
 ) -> Sequence[Message]:
     """The newest part of `history` that fits into the model's context window together with the caller's `own` messages
     and the answer. Whole exchanges are dropped, oldest first; an unknown window keeps everything."""
-    if context_window is None:
+    if context_window is None or not history:
         return history
     reserve = max_tokens if max_tokens is not None else min(ANSWER_RESERVE, context_window // 4)
     room = context_window - reserve - sum(map(estimated_tokens, own))

@@ -21,8 +21,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import Organization
+from audit import entries
+from audit.models import Action
 from chat import journal, recovery, services
-from chat.models import Conversation, Interaction, QuarantinedExchange, Removal
+from chat.exports import jobs
+from chat.models import Conversation, Export, Interaction, QuarantinedExchange, Removal
 from chat.privacy import ERASED, ERASED_ATTEMPT
 from chat.retention import BATCH, BY, LATE, erase, in_batches
 from llmchat.lib.uuid7 import floor_at
@@ -34,10 +37,11 @@ _WHY = "Why the database refused it was erased with its texts."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
-    """`is_whole`: nothing is left for the next `sweep`."""
+    """`is_whole`: nothing is left for the next `sweep`. `exports`: files that may hold the person's texts; they go."""
 
     removal: Removal
     is_whole: bool
+    exports: tuple[Export, ...] = ()
 
 
 def erase_person(
@@ -58,11 +62,15 @@ def erase_person(
         removal.interactions = _rows(removal).count()
         removal.conversations = _conversations(removal).count()
         removal.quarantined = len(_quarantined(removal))
-        return Erasure(removal=removal, is_whole=True)
+        return Erasure(removal=removal, is_whole=True, exports=tuple(jobs.those_with(organization, user_id)))
     # Before anything goes: whoever is on the way when this process dies is found by `sweep` all the same.
-    removal.save()
+    with transaction.atomic():
+        removal.save()
+        entries.about(removal, Action.ERASED, user=user_id, before=removal.before, by=by)
     is_whole = _erase(removal, is_over=_deadline(seconds))
-    return Erasure(removal=removal, is_whole=is_whole)
+    # Last: one that is asked for meanwhile may still read a text.
+    exports = jobs.withdraw(organization, user_id)
+    return Erasure(removal=removal, is_whole=is_whole, exports=tuple(exports))
 
 
 def sweep(*, seconds: float | None = None) -> list[Removal]:
@@ -79,6 +87,8 @@ def sweep(*, seconds: float | None = None) -> list[Removal]:
             by=BY,
         )
         _erase(removal, is_over=is_over)
+        if removal.pk is not None and removal.organization is not None:
+            jobs.withdraw(removal.organization, removal.user_id)
         if removal.pk is not None:
             found.append(removal)
     return found

@@ -10,7 +10,7 @@ import json
 from typing import Any, Final
 
 from django.db import models
-from django.db.models import Case, Expression, F, Value, When
+from django.db.models import Case, Expression, F, Func, Value, When
 from django.db.models.functions import Left, Length
 from django.db.models.lookups import Exact
 
@@ -101,6 +101,31 @@ def length_of(column: str) -> Expression:
     """The characters of an `EncryptedTextField`; NULL for an encrypted text."""
     unknown = When(_is_encrypted(column), then=Value(None))
     return Case(unknown, default=Length(column), output_field=models.IntegerField())
+
+
+class JSONMember(Func):
+    """Whether the object in an `EncryptedJSONField` has this key, with this value (None: any). An encrypted one has no
+    member that could be seen."""
+
+    output_field = models.BooleanField()
+
+    def __init__(self, column: str, key: str, value: str | None) -> None:
+        super().__init__(F(column))
+        self.key = key
+        self.value = value
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, Any]:
+        column, parameters = compiler.compile(self.source_expressions[0])
+        # Not by a path: no path names a key that has a quotation mark in it.
+        test, wanted = ("", []) if self.value is None else (" AND member.value = %s", [self.value])
+        sql = f"EXISTS (SELECT 1 FROM json_each({column}) AS member WHERE member.key = %s{test})"  # noqa: S608 - our column
+        return sql, [*parameters, self.key, *wanted]
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> tuple[str, Any]:
+        column, parameters = compiler.compile(self.source_expressions[0])
+        if self.value is None:
+            return f"{column} ? %s", [*parameters, self.key]
+        return f"{column} @> %s::jsonb", [*parameters, json.dumps({self.key: self.value})]
 
 
 def _is_encrypted(column: str) -> Exact:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Final
 from uuid import UUID
 
@@ -21,11 +22,17 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two beats.
 BEAT: Final = 2.0
+#: Seconds for which the database may go on with a statement whose client it has lost.
+AFTERMATH: Final = 60.0
+#: So many claims at most are looked for in the aftermath. Those from the beginning of an outage are the ones that may
+#: have been won; what is asked for while it lasts is not.
+MOST_DISOWNED: Final = 10_000
 
 #: Interactions whose claims this process holds, and whether they have ended.
 _held: dict[UUID, bool] = {}
-#: Claims of calls that never came to be, which could not be given back.
-_unwanted: set[UUID] = set()
+#: Claims of calls that never came to be, which could not be given back; until when they may still come to light, on the
+#: monotonic clock.
+_unwanted: dict[UUID, float] = {}
 _beating: asyncio.Task[None] | None = None
 
 
@@ -48,8 +55,16 @@ async def release(interaction_id: UUID) -> None:
         await in_thread(_delete, [interaction_id])
     except Error:
         logger.warning("The claim of %s is not released yet.", interaction_id, exc_info=True)
-        _unwanted.add(interaction_id)
+        _unwanted[interaction_id] = 0.0
         _begin()
+
+
+def disown(interaction_id: UUID) -> None:
+    """Gives back a claim of which nobody knows whether it was won: the database broke off before it said so, and may
+    even win it now. Nobody is at its answer, and others would wait for it as long as this process lives."""
+    if len(_unwanted) < MOST_DISOWNED:
+        _unwanted[interaction_id] = time.monotonic() + AFTERMATH
+    _begin()
 
 
 def forget() -> None:
@@ -68,10 +83,10 @@ def _begin() -> None:
 async def _beat_while_holding() -> None:
     while _held or _unwanted:
         await asyncio.sleep(BEAT)
-        unwanted = set(_unwanted)
+        unwanted = dict(_unwanted)
         over = [identifier for identifier, has_ended in _held.items() if has_ended]
         try:
-            settled = await in_thread(_beat, list(_held), over, unwanted)
+            settled = await in_thread(_beat, list(_held), over, set(unwanted))
         except Error as error:
             logger.warning("Claims could not be renewed: %s", error)
             continue
@@ -79,7 +94,9 @@ async def _beat_while_holding() -> None:
             # Not of the database: without this task all that is held here would be taken for dead.
             logger.exception("Claims could not be renewed.")
             continue
-        _unwanted.difference_update(unwanted)
+        for identifier, until in unwanted.items():
+            if until < time.monotonic():
+                _unwanted.pop(identifier, None)
         for identifier in settled:
             _held.pop(identifier, None)
 

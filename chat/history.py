@@ -10,12 +10,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.permissions import principal_of
-from chat import payloads, queries, schema, services
+from chat import payloads, queries, schema, services, walking
 from chat.models import Conversation, Interaction
 from chat.queries import Row
 from chat.serializers import InteractionFilterSerializer, PageSerializer
 from llmchat.lib.envelope import APIError
 from llmchat.lib.fields import KnownFieldsSerializer
+from llmchat.lib.uuid7 import moment_of
 from llmchat.lib.views import ViewSet
 
 
@@ -25,8 +26,18 @@ class InteractionViewSet(ViewSet):
     @schema.LIST_INTERACTIONS
     def list(self, request: Request) -> Response:
         filters = _query(InteractionFilterSerializer, request)
-        rows = queries.interactions(principal_of(request).organization_id, filters=filters)
-        return _page(rows, filters, payloads.stored_interaction)
+        try:
+            found = queries.interactions(principal_of(request).organization_id, filters=filters)
+        except walking.TooSlow:
+            raise _too_slow() from None
+        following = found.rows[-1].pk if found.has_more else found.looked_to
+        return Response(
+            {
+                "data": [payloads.stored_interaction(row) for row in found.rows],
+                "nextCursor": str(following) if following else None,
+                "lookedBackTo": payloads.timestamp(moment_of(found.looked_to)) if found.looked_to else None,
+            }
+        )
 
     @schema.RETRIEVE_INTERACTION
     def retrieve(self, request: Request, id: UUID) -> Response:
@@ -74,6 +85,15 @@ def _query(serializer_class: type[KnownFieldsSerializer], request: Request) -> d
 def _page(rows: QuerySet[Row], filters: dict[str, Any], payload: Any) -> Response:
     found, following = queries.page(rows, cursor=filters.get("cursor"), limit=filters["limit"])
     return Response({"data": [payload(row) for row in found], "nextCursor": str(following) if following else None})
+
+
+def _too_slow() -> APIError:
+    return APIError(
+        f"This was stopped after {walking.STATEMENT_SECONDS} seconds. Ask for a shorter time with since and until.",
+        status=503,
+        code="query_too_slow",
+        retry_after=walking.STATEMENT_SECONDS,
+    )
 
 
 def _not_found(kind: str) -> APIError:

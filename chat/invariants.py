@@ -14,7 +14,7 @@ from uuid import UUID
 
 from chat.models import Attempt, Interaction, Status
 from llmchat.lib.uuid7 import moment_of
-from providers.pricing import cost_of
+from providers.pricing import COST_PLACES, cost_of
 from providers.values import Usage
 
 #: For how long a process may price by a catalogue that it read before a newer price was set.
@@ -24,11 +24,13 @@ CATALOGUE_LAG: Final = dt.timedelta(minutes=1)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """An interaction with its attempts in the order of their numbers. `superseded`: of attempts whose price had a
-    successor in force when they began, when the oldest such successor was set."""
+    successor in force when they began, when the oldest such successor was set. `digits`: how many of a cost the
+    database keeps; None: all."""
 
     interaction: Interaction
     attempts: Sequence[Attempt]
     superseded: dict[UUID, dt.datetime]
+    digits: int | None = None
 
 
 Finding = tuple[UUID | str, str]
@@ -94,11 +96,22 @@ def totals(exchange: Exchange) -> Iterator[Finding]:
     row = exchange.interaction
     if row.cached and not exchange.attempts:
         return
-    spent = [attempt.cost for attempt in exchange.attempts if _has_spent(attempt)]
+    spent = [attempt.cost for attempt in exchange.attempts if has_spent(attempt)]
     known = [cost for cost in spent if cost is not None]
     expected = sum(known, Decimal(0)) if spent and len(known) == len(spent) else None
-    if row.cost != expected:
+    if not _is_the_same(row.cost, expected, digits=exchange.digits, parts=len(known)):
         yield row.id, f"cost is {_said(row.cost)}, its attempts' make {_said(expected)}"
+
+
+def _is_the_same(here: Decimal | None, there: Decimal | None, *, digits: int | None, parts: int = 0) -> bool:
+    """Whether two costs are equal, as far as a database can tell that keeps so many digits: of each, and of each of the
+    `parts` that were added up for the second, the last digit may be off by one where it is not the last place."""
+    if here == there:
+        return True
+    if here is None or there is None or digits is None:
+        return False
+    last_digit = Decimal(1).scaleb(max(abs(here), abs(there)).adjusted() + 1 - digits)
+    return last_digit > COST_PLACES and abs(here - there) <= last_digit * (parts + 1)
 
 
 def costs(exchange: Exchange) -> Iterator[Finding]:
@@ -112,8 +125,8 @@ def costs(exchange: Exchange) -> Iterator[Finding]:
         elif attempt.price is None:
             yield attempt.id, f"its price {attempt.price_id} is not on record"
         else:
-            expected = cost_of(_usage(attempt), attempt.price) if _has_spent(attempt) else None
-            if attempt.cost != expected:
+            expected = cost_of(usage_of(attempt), attempt.price) if has_spent(attempt) else None
+            if not _is_the_same(attempt.cost, expected, digits=exchange.digits):
                 yield attempt.id, f"cost is {_said(attempt.cost)}, tokens and price make {_said(expected)}"
 
 
@@ -171,12 +184,12 @@ def _wrong_moment(identifier: UUID, name: str, moment: dt.datetime) -> Iterator[
         yield identifier, f"{name} is {moment.isoformat()}, its id was made at {expected.isoformat()}"
 
 
-def _has_spent(attempt: Attempt) -> bool:
+def has_spent(attempt: Attempt) -> bool:
     """Whether it used tokens, known or estimated; a call that came to nothing did not."""
     return attempt.input_tokens is not None
 
 
-def _usage(attempt: Attempt) -> Usage:
+def usage_of(attempt: Attempt) -> Usage:
     return Usage(
         input_tokens=attempt.input_tokens or 0,
         output_tokens=attempt.output_tokens or 0,

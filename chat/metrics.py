@@ -1,4 +1,4 @@
-"""The product's Prometheus series, told by the recorder once an exchange is on record.
+"""The product's Prometheus series, told by the recorder once an exchange is on record, and put together now and then.
 
 Every label has few values: a model's name becomes one only when it is the catalogue's or has answered us, since callers
 can invent names without end.
@@ -6,14 +6,14 @@ can invent names without end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from chat.models import Attempt, Interaction, Status
+from llmchat.lib.tallies import Count, Tallies
 
 OTHER = "other"
 #: Names beyond the catalogue that may become labels in one process: some providers answer to any name.
@@ -56,62 +56,78 @@ BACKLOG = Gauge(
 JOURNAL = Gauge("llm_journal_bytes", "Bytes in the journals of living processes.", multiprocess_mode="livesum")
 ACTIVE = Gauge("llm_active_requests", "Exchanges in flight.", multiprocess_mode="livesum")
 
-_KINDS = {
-    "input": "input_tokens",
-    "output": "output_tokens",
-    "cached_input": "cached_input_tokens",
-    "reasoning": "reasoning_tokens",
-}
-
 _answered: set[str] = set()
 
-# Finding a series by its labels costs more than counting in it; there are few.
-_requests = cache(REQUESTS.labels)
-_response_time = cache(RESPONSE_TIME.labels)
-_first_token_time = cache(FIRST_TOKEN_TIME.labels)
-_tokens = cache(TOKENS.labels)
-_cost = cache(COST.labels)
+_tallies = Tallies()
 
 
-@contextmanager
-def active() -> Iterator[None]:
+class _Active:
+    """Exchanges in flight. They belong to the event loop's thread."""
+
+    count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
+_active = _Active()
+
+
+def active() -> AbstractContextManager[None]:
     """Counts one exchange in flight."""
-    ACTIVE.inc()
-    try:
-        yield
-    finally:
-        ACTIVE.dec()
+    return _active
 
 
 def observe(interaction: Interaction, attempts: Sequence[Attempt], *, name_of: Callable[[str, str], str]) -> None:
-    """Counts one finished exchange. `name_of`: our name of a provider's model, by the provider and its own name."""
+    """Counts one finished exchange, to be told at the next `flush`. `name_of`: our name of a provider's model, by the
+    provider and its own name."""
     provider, succeeded = interaction.provider or OTHER, interaction.status == Status.SUCCEEDED
     model = _label(provider, interaction.model, answered=succeeded)
-    _requests(provider, model, interaction.plan, str(interaction.status)).inc()
+    counts: list[Count] = [(REQUESTS, (provider, model, interaction.plan, str(interaction.status)), 1)]
     if succeeded and interaction.latency_ms is not None:
-        _response_time(provider, model).observe(interaction.latency_ms / 1000)
+        counts.append((RESPONSE_TIME, (provider, model), interaction.latency_ms / 1000))
     if interaction.time_to_first_token_ms is not None:
-        _first_token_time(provider, model).observe(interaction.time_to_first_token_ms / 1000)
+        counts.append((FIRST_TOKEN_TIME, (provider, model), interaction.time_to_first_token_ms / 1000))
     if interaction.status == Status.FAILED and all(attempt.status != Status.FAILED for attempt in attempts):
-        ERRORS.labels(provider, interaction.error_code).inc()
+        counts.append((ERRORS, (provider, interaction.error_code), 1))
     for attempt in attempts:
-        _observe_attempt(attempt, name_of(attempt.provider, attempt.model))
-    for one, next_one in pairwise(attempts):
+        counts += _of_attempt(attempt, name_of(attempt.provider, attempt.model))
+    for one, next_one in pairwise(attempts) if len(attempts) > 1 else ():
         if (one.provider, one.model) == (next_one.provider, next_one.model):
-            RETRIES.labels(one.provider).inc()
+            counts.append((RETRIES, (one.provider,), 1))
         else:
-            FALLBACKS.labels(one.provider, next_one.provider).inc()
+            counts.append((FALLBACKS, (one.provider, next_one.provider), 1))
+    _tallies.add(counts)
 
 
-def _observe_attempt(attempt: Attempt, name: str) -> None:
-    model = _label(attempt.provider, name, answered=attempt.status == Status.SUCCEEDED)
-    if attempt.status == Status.FAILED:
-        ERRORS.labels(attempt.provider, attempt.error_code).inc()
-    for kind, field in _KINDS.items():
-        if tokens := getattr(attempt, field):
-            _tokens(attempt.provider, model, kind).inc(tokens)
-    if attempt.cost:
-        _cost(attempt.provider, model).inc(float(attempt.cost))
+def flush() -> None:
+    """Tells Prometheus what was counted since the last time."""
+    ACTIVE.set(_active.count)
+    _tallies.flush()
+
+
+def _of_attempt(attempt: Attempt, name: str) -> list[Count]:
+    # Past the descriptors of the fields, which look for a value in the database if there is none.
+    row = attempt.__dict__
+    provider, status = row["provider"], row["status"]
+    model = _label(provider, name, answered=status == Status.SUCCEEDED)
+    counts: list[Count] = []
+    if status == Status.FAILED:
+        counts.append((ERRORS, (provider, attempt.error_code), 1))
+    if tokens := row["input_tokens"]:
+        counts.append((TOKENS, (provider, model, "input"), tokens))
+    if tokens := row["output_tokens"]:
+        counts.append((TOKENS, (provider, model, "output"), tokens))
+    if tokens := row["cached_input_tokens"]:
+        counts.append((TOKENS, (provider, model, "cached_input"), tokens))
+    if tokens := row["reasoning_tokens"]:
+        counts.append((TOKENS, (provider, model, "reasoning"), tokens))
+    if cost := row["cost"]:
+        counts.append((COST, (provider, model), float(cost)))
+    return counts
 
 
 def _label(provider: str, name: str, *, answered: bool) -> str:

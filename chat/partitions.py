@@ -2,6 +2,7 @@
 
     chat_interaction          PARTITION BY RANGE (id)
     chat_attempt              PARTITION BY RANGE (interaction_id)     goes with its interaction
+    chat_searchentry          PARTITION BY RANGE (interaction_id)     and so do its words, see `chat.search_index`
         ..._before            what was there before the tables were partitioned, if anything was
         ..._2026_11           a month, made ahead
         ..._default           whatever has no partition yet: no insert ever fails for lack of one
@@ -27,13 +28,14 @@ from llmchat.lib.uuid7 import floor_at, moment_of
 logger = logging.getLogger(__name__)
 
 #: Each table with the column by which it is parted.
-TABLES: Final = {"chat_interaction": "id", "chat_attempt": "interaction_id"}
+TABLES: Final = {"chat_interaction": "id", "chat_attempt": "interaction_id", "chat_searchentry": "interaction_id"}
 #: Whole months that have their partitions before they begin.
 AHEAD: Final = 2
 #: How long others may have to wait behind us for a table.
 LOCK_TIMEOUT: Final = "500ms"
 #: Ids of other years are no ids of ours: their rows stay in the default partition.
 _YEARS: Final = range(2000, 2100)
+_INDEX: Final = re.compile(r"^CREATE (UNIQUE )?INDEX \S+ ON (?:ONLY )?\S+ ")
 _BOUNDS: Final = re.compile(r"FOR VALUES FROM \((MINVALUE|'[0-9a-f-]+')\) TO \('([0-9a-f-]+)'\)")
 
 
@@ -84,12 +86,12 @@ def make(moment: dt.datetime | None = None, *, until: dt.datetime | None = None)
     if not is_partitioned():
         return []
     first = _month_of(moment or timezone.now())
-    months = [first]
-    while len(months) <= AHEAD or (until is not None and months[-1] < until):
-        months.append(_after(months[-1]))
+    wanted = [first]
+    while len(wanted) <= AHEAD or (until is not None and wanted[-1] < until):
+        wanted.append(_after(wanted[-1]))
     made = []
     for table in TABLES:
-        for month in sorted({*months, *_strays(table)}):
+        for month in sorted({*wanted, *_strays(table)}):
             try:
                 made += _make(table, month)
             except OperationalError as error:
@@ -122,6 +124,92 @@ def drop(partition: Partition) -> None:
             cursor.execute(f'DROP TABLE IF EXISTS "{table}{suffix}"')
 
 
+# --- Months that are filled before they are attached -----------------------------------------------------------------
+
+
+def months(since: dt.datetime, until: dt.datetime) -> list[dt.datetime]:
+    """The months that have any moment of the range, in order."""
+    found = [_month_of(since)]
+    while _after(found[-1]) < until:
+        found.append(_after(found[-1]))
+    return found
+
+
+def bounds_of(month: dt.datetime) -> tuple[UUID, UUID]:
+    """The least id of the month, and that of the next one."""
+    return floor_at(month), floor_at(_after(month))
+
+
+def is_empty(first: dt.datetime, last: dt.datetime) -> bool:
+    """Whether the record has no rows of these months, and no partition that has them and others."""
+    since, until = floor_at(first), floor_at(_after(last))
+    own = {f"chat_interaction_{month:%Y_%m}" for month in months(first, _after(last))}
+    if any(
+        (partition.since is None or partition.since < until) and since < partition.until and partition.name not in own
+        for partition in partitions("chat_interaction")
+    ):
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM chat_interaction WHERE id >= %s AND id < %s)", [since, until])
+        found: Any = cursor.fetchone()
+    return not found[0]
+
+
+def discard(month: dt.datetime) -> None:
+    """Removes the partitions of an empty month, and what is left of tables that were to become them."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        for table in TABLES:
+            cursor.execute(f"DROP TABLE IF EXISTS {table}_{month:%Y_%m}")
+
+
+def create_apart(table: str, month: dt.datetime) -> str:
+    """Makes the table that `attach` will make the month's partition; it has no indexes, and nobody sees its rows. Call
+    it in a transaction. Returns its name."""
+    name = f"{table}_{month:%Y_%m}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)")
+    return name
+
+
+def index_apart(table: str, name: str) -> None:
+    """Gives a table that was made apart the keys and indexes that partitions of `table` have."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+            "WHERE conrelid = %s::regclass AND contype IN ('p', 'u')",
+            [table],
+        )
+        keys = [definition for (definition,) in cursor.fetchall()]
+        cursor.execute(
+            "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = %s::regclass AND NOT EXISTS "
+            "(SELECT FROM pg_constraint WHERE conindid = indexrelid)",
+            [table],
+        )
+        indexes = [_INDEX.sub(rf"CREATE \1INDEX ON {name} ", definition) for (definition,) in cursor.fetchall()]
+        for definition in keys:
+            cursor.execute(f"ALTER TABLE {name} ADD {definition}")
+        for definition in indexes:
+            cursor.execute(definition)
+
+
+def attach(table: str, month: dt.datetime) -> None:
+    """Makes the table that was made apart the month's partition, with what has come for it since. Call it in a
+    transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE")
+        _attach(cursor, table, f"{table}_{month:%Y_%m}", month)
+
+
+def _attach(cursor: Any, table: str, name: str, month: dt.datetime) -> None:
+    column, (since, until) = TABLES[table], bounds_of(month)
+    cursor.execute(
+        f"WITH strays AS (DELETE FROM {table}_default WHERE {column} >= %s AND {column} < %s RETURNING *) "  # noqa: S608 - our own names
+        f"INSERT INTO {name} SELECT * FROM strays",
+        [since, until],
+    )
+    cursor.execute(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{since}') TO ('{until}')")
+
+
 def _strays(table: str) -> Iterator[dt.datetime]:
     """The months of which rows are in the default partition."""
     column, after = TABLES[table], floor_at(dt.datetime(_YEARS.start, 1, 1, tzinfo=dt.UTC))
@@ -141,8 +229,7 @@ def _strays(table: str) -> Iterator[dt.datetime]:
 
 
 def _make(table: str, month: dt.datetime) -> list[str]:
-    since, until = floor_at(month), floor_at(_after(month))
-    name, column = f"{table}_{month:%Y_%m}", TABLES[table]
+    since = floor_at(month)
     if _is_covered(table, since):
         return []
     with transaction.atomic(), connection.cursor() as cursor:
@@ -151,13 +238,8 @@ def _make(table: str, month: dt.datetime) -> list[str]:
         cursor.execute(f"LOCK TABLE ONLY {table} IN SHARE ROW EXCLUSIVE MODE")
         if _is_covered(table, since):
             return []
-        cursor.execute(f"CREATE TABLE {name} (LIKE {table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)")
-        cursor.execute(
-            f"WITH strays AS (DELETE FROM {table}_default WHERE {column} >= %s AND {column} < %s RETURNING *) "  # noqa: S608 - our own names
-            f"INSERT INTO {name} SELECT * FROM strays",
-            [since, until],
-        )
-        cursor.execute(f"ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ('{since}') TO ('{until}')")
+        name = create_apart(table, month)
+        _attach(cursor, table, name, month)
     return [name]
 
 

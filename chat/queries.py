@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, QuerySet
 
+from chat import walking
 from chat.models import Conversation, Interaction
-from llmchat.lib.uuid7 import floor_at
+from chat.selection import Selection
+from chat.walking import Page
 
 #: Long or internal columns that no answer shows.
 _UNSHOWN = ("system_prompt", "messages", "parameters", "reasoning")
+
+#: Query parameters and the fields of a selection that mean the same.
+_FIELDS: Final[Mapping[str, str]] = {
+    "userId": "user",
+    "conversationId": "conversation",
+    "model": "model",
+    "requestId": "request",
+    "since": "since",
+    "until": "until",
+    "search": "q",
+}
 
 Row = TypeVar("Row", bound=Model)
 
@@ -19,22 +33,17 @@ Row = TypeVar("Row", bound=Model)
 THREAD_LENGTH = 100
 
 
-def interactions(organization_id: UUID, *, filters: dict[str, Any]) -> QuerySet[Interaction]:
-    """The organization's interactions, newest first, narrowed by the fields of `InteractionFilterSerializer`."""
-    rows = Interaction.objects.filter(organization_id=organization_id).order_by("-id")
-    columns = {
-        "userId": "user_id",
-        "conversationId": "conversation_id",
-        "model": "model",
-        "status": "status",
-        "requestId": "request_id",
-    }
-    rows = rows.filter(**{column: filters[name] for name, column in columns.items() if name in filters})
-    if "since" in filters:
-        rows = rows.filter(id__gte=floor_at(filters["since"]))
-    if "until" in filters:
-        rows = rows.filter(id__lt=floor_at(filters["until"]))
-    return rows.defer(*_UNSHOWN)
+def interactions(organization_id: UUID, *, filters: dict[str, Any]) -> Page:
+    """A page of the organization's interactions, newest first, narrowed by the fields of `InteractionFilterSerializer`.
+
+    Raises `walking.TooSlow`.
+    """
+    own = Interaction.objects.filter(organization_id=organization_id).defer(*_UNSHOWN)
+    given = {field: filters[name] for name, field in _FIELDS.items() if name in filters}
+    status = (filters["status"],) if "status" in filters else ()
+    chosen = Selection(organization=organization_id, status=status, **given)
+    rows, chosen = walking.by_identifier(own, chosen)
+    return walking.page(rows, chosen, before=filters.get("cursor"), limit=filters["limit"], are_all=rows is own)
 
 
 def conversations(organization_id: UUID, *, filters: dict[str, Any]) -> QuerySet[Conversation]:

@@ -7,8 +7,10 @@ rows are on disk. What is not known stays None.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, assert_never
@@ -24,14 +26,16 @@ from chat.rows import ExchangeRows
 from llmchat.lib.envelope import APIError
 from llmchat.lib.uuid7 import moment_of, uuid7
 from providers.catalogue import ResolvedModel, Snapshot
-from providers.failover import AttemptEnded, AttemptStarted, Candidate, Restarted, Step
+from providers.failover import AttemptEnded, AttemptStarted, Candidate, Restarted, Step, Together
 from providers.pricing import cost_of
-from providers.values import Finished, ReasoningDelta, TextDelta, ToolCallDelta, Usage
+from providers.values import Finished, Piece, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 
 logger = logging.getLogger(__name__)
 
 #: Bytes of text a token, for usage that no provider has told; such usage is marked as estimated.
 _BYTES_PER_TOKEN = 4
+#: Characters of a finish reason that are looked at.
+_LONGEST_WORD = 256
 
 
 @dataclass(slots=True)
@@ -68,33 +72,33 @@ class Recorder:
         self.logprobs: list[Any] = []
         self.tool_calls: dict[int, dict[str, Any]] = {}
         self.finished: Finished | None = None
+        self._kept: ExchangeRows | None = None
         principal = call.principal
-        self.interaction = inserts.new(
-            Interaction,
-            {
-                "id": identifier,
-                "organization_id": principal.organization_id,
-                "api_key_id": principal.api_key_id,
-                "conversation_id": thread.conversation.id if thread else None,
-                "user_id": call.user_id,
-                "plan": principal.plan.slug,
-                "endpoint": call.endpoint,
-                "streamed": call.stream,
-                "trace_id": call.trace_id,
-                "request_id": call.request_id,
-                "created_at": moment_of(identifier),
-                "model_requested": call.model,
-                "model": resolved.name,
-                "provider": resolved.provider,
-                "route_reason": resolved.reason,
-                "prompt": call.prompt,
-                "system_prompt": call.system_prompt,
-                "messages": [] if call.is_plain else [_as_json(message) for message in call.messages],
-                "history_messages": history_messages,
-                "parameters": dict(call.parameters),
-                "metadata": dict(call.metadata),
-            },
-        )
+        #: What is known of the interaction at its beginning, by the names of columns; kept until it is in the journal.
+        self._known: dict[str, Any] = {
+            "id": identifier,
+            "organization_id": principal.organization_id,
+            "api_key_id": principal.api_key_id,
+            "conversation_id": thread.conversation.id if thread else None,
+            "user_id": call.user_id,
+            "plan": principal.plan.slug,
+            "endpoint": call.endpoint,
+            "streamed": call.stream,
+            "trace_id": call.trace_id,
+            "request_id": call.request_id,
+            "created_at": moment_of(identifier),
+            "model_requested": call.model,
+            "model": resolved.name,
+            "provider": resolved.provider,
+            "route_reason": resolved.reason,
+            "prompt": call.prompt,
+            "system_prompt": call.system_prompt,
+            "messages": [] if call.is_plain else [_as_json(message) for message in call.messages],
+            "history_messages": history_messages,
+            "parameters": dict(call.parameters),
+            "metadata": dict(call.metadata),
+        }
+        self.interaction = inserts.new(Interaction, self._known)
 
     @property
     def response(self) -> str:
@@ -107,53 +111,60 @@ class Recorder:
     def fold(self, step: Step) -> None:
         """Takes note of what happened next."""
         match step:
+            case TextDelta() | ReasoningDelta() | ToolCallDelta():
+                self._fold_pieces((step,))
+            case Together(pieces=pieces):
+                self._fold_pieces(pieces)
             case AttemptStarted(number=number, candidate=candidate):
                 self._begin_attempt(number, candidate)
             case AttemptEnded():
                 self._end_attempt(step)
             case Restarted():
                 self._drop_answer()
-            case TextDelta(text=text, logprobs=logprobs):
-                self._mark_first_token()
-                self._text += text.encode(errors="surrogatepass")
-                if logprobs is not None:
-                    self.logprobs.append(logprobs)
-            case ReasoningDelta(text=text):
-                self._mark_first_token()
-                self._reasoning += text.encode(errors="surrogatepass")
-            case ToolCallDelta():
-                self._mark_first_token()
-                self._fold_tool_call(step)
             case Finished():
                 self.finished = step
             case _:
                 assert_never(step)
 
+    def _fold_pieces(self, pieces: Iterable[Piece]) -> None:
+        self._mark_first_token()
+        for piece in pieces:
+            if isinstance(piece, TextDelta):
+                self._text += piece.text.encode("utf-8", "surrogatepass")
+                if piece.logprobs is not None:
+                    self.logprobs.append(piece.logprobs)
+            elif isinstance(piece, ReasoningDelta):
+                self._reasoning += piece.text.encode("utf-8", "surrogatepass")
+            else:
+                self._fold_tool_call(piece)
+
     def _begin_attempt(self, number: int, candidate: Candidate) -> None:
         identifier = uuid7()
-        row = inserts.new(
-            Attempt,
-            {
-                "id": identifier,
-                "interaction_id": self.interaction.id,
-                "number": number,
-                "provider": candidate.provider,
-                "model": candidate.model,
-                "started_at": moment_of(identifier),
-                "status": Status.INTERRUPTED,
-            },
-        )
+        known = {
+            "id": identifier,
+            "interaction_id": self.interaction.id,
+            "number": number,
+            "provider": candidate.provider,
+            "model": candidate.model,
+            "started_at": moment_of(identifier),
+            "status": Status.INTERRUPTED,
+        }
+        row = inserts.new(Attempt, known)
         self.attempts.append(_AttemptFacts(number=number, candidate=candidate, row=row, began=time.perf_counter()))
-        self._write_intent()
+        self._write_intent(known)
 
-    def _write_intent(self) -> None:
+    def _write_intent(self, attempt: dict[str, Any]) -> None:
         """Puts on disk what is about to be done, before its first byte goes out."""
-        journal, facts = durability.committer().journal, rows.as_facts(self._rows())
+        journal, kept = durability.committer().journal, self._rows()
         if len(self.attempts) == 1:
+            # Of rows that are kept as they are, what we have just put into them: the rest are their columns' defaults.
+            is_plain = kept.interaction is self.interaction and kept.new_conversation is None
+            facts = {"interaction": self._known, "attempts": [attempt]} if is_plain else rows.as_facts(kept)
             journal.begin(self.interaction.id, facts)
+            self._known = {}
             return
         try:
-            journal.attempt(self.interaction.id, facts)
+            journal.attempt(self.interaction.id, rows.as_facts(kept))
         except JournalFull:
             # Who was let in may finish; only a crash would now miss this attempt.
             logger.exception("Attempt %d of %s is not in the journal.", len(self.attempts), self.interaction.id)
@@ -170,8 +181,8 @@ class Recorder:
             row.upstream_request_id = without_secrets(step.error.upstream_request_id or "")[:200]
         elif step.finished is not None:
             row.status = Status.SUCCEEDED
-            row.finish_reason = step.finished.reason
-            row.raw_finish_reason = without_secrets(step.finished.raw_reason or "")[:64]
+            row.finish_reason = step.finished.reason.value
+            row.raw_finish_reason = _word((step.finished.raw_reason or "")[:_LONGEST_WORD])
             row.upstream_request_id = without_secrets(step.finished.response_id or "")[:200]
             row.malformed_chunks = step.finished.malformed_chunks
             self._price(facts, step.finished.usage, step.finished.cost_usd)
@@ -247,7 +258,7 @@ class Recorder:
         if problem is not None:
             row.error_type, row.error_code, row.error_message = problem.type, problem.code, problem.message
         if self.finished is not None and status == Status.SUCCEEDED:
-            row.finish_reason = self.finished.reason
+            row.finish_reason = self.finished.reason.value
         self._sum_up(row)
         return row
 
@@ -285,11 +296,23 @@ class Recorder:
 
     def _rows(self) -> ExchangeRows:
         """The rows so far, as the organization lets them be kept."""
+        if self._kept is not None and len(self._kept.attempts) == len(self.attempts):
+            return self._kept
         attempts = [facts.row for facts in self.attempts]
         interaction, attempts = as_kept(self.interaction, attempts, principal=self.call.principal)
         is_new = self.thread is not None and self.thread.is_new
         conversation = self.thread.conversation if self.thread is not None and is_new else None
-        return ExchangeRows(interaction=interaction, attempts=attempts, new_conversation=conversation)
+        kept = ExchangeRows(interaction=interaction, attempts=attempts, new_conversation=conversation)
+        if interaction is self.interaction:
+            # Nothing was copied: they are the rows, whatever they come to hold.
+            self._kept = kept
+        return kept
+
+
+@functools.lru_cache(maxsize=256)
+def _word(raw_reason: str) -> str:
+    """A finish reason as it is kept: vendors have few, and say them again and again."""
+    return without_secrets(raw_reason)[:64]
 
 
 def _as_json(message: Any) -> dict[str, Any]:

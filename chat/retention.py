@@ -17,12 +17,14 @@ from uuid import UUID
 
 import orjson
 from django.db import OperationalError, transaction
-from django.db.models import Exists, Max, OuterRef, QuerySet
+from django.db.models import Exists, Max, Min, OuterRef, QuerySet
 from django.utils import timezone
 
-from accounts.models import Organization
+from accounts.models import Organization, Plan
+from audit import entries
+from audit.models import Action
 from chat import partitions
-from chat.models import Attempt, Conversation, Interaction, QuarantinedExchange, Removal
+from chat.models import Attempt, Change, Conversation, Interaction, QuarantinedExchange, Removal
 from chat.partitions import Partition
 from chat.privacy import ERASED, ERASED_ATTEMPT
 from llmchat.lib.uuid7 import floor_at, moment_of
@@ -41,7 +43,8 @@ BY: Final = "retention"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Since when an organization's rows and texts are kept; None: from the first."""
+    """Since when an organization's rows and texts are kept; None: from the first. Rows that roll-ups have yet to read
+    are kept, too."""
 
     organization: Organization
     rows: dt.datetime | None
@@ -50,18 +53,36 @@ class Rule:
 
 def rules(now: dt.datetime) -> list[Rule]:
     """What the plans say of each organization."""
+    waiting = waits_for_roll_ups(now)
 
     def since(days: int | None) -> dt.datetime | None:
         return None if days is None else now - dt.timedelta(days=days)
 
+    def until_rolled_up(moment: dt.datetime | None) -> dt.datetime | None:
+        return moment if moment is None or waiting is None else min(moment, waiting)
+
     return [
         Rule(
             organization=organization,
-            rows=since(organization.plan.retention_days),
+            rows=until_rolled_up(since(organization.plan.retention_days)),
             texts=since(organization.plan.texts_retention_days),
         )
         for organization in Organization.objects.select_related("plan").order_by("id")
     ]
+
+
+def waits_for_roll_ups(now: dt.datetime) -> dt.datetime | None:
+    """From when on exchanges stay although their time is over: the day of the oldest change that is not rolled up. None
+    when nothing waits. What is removed is sealed by whole days, so what had not been added up would never be."""
+    shortest = Plan.objects.aggregate(days=Min("retention_days"))["days"]
+    if shortest is None:
+        return None
+    before = now - dt.timedelta(days=shortest)
+    oldest = Change.objects.filter(minute__lt=before + dt.timedelta(days=1)).aggregate(oldest=Min("minute"))["oldest"]
+    if oldest is None:
+        return None
+    day: dt.datetime = oldest.astimezone(dt.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return day if day < before else None
 
 
 def apply(*, dry_run: bool = False, seconds: float | None = None, by: str = BY) -> Iterator[Removal]:
@@ -72,7 +93,10 @@ def apply(*, dry_run: bool = False, seconds: float | None = None, by: str = BY) 
     def is_over() -> bool:
         return deadline is not None and time.monotonic() > deadline
 
-    found = rules(timezone.now())
+    now = timezone.now()
+    if waiting := waits_for_roll_ups(now):
+        logger.warning("Exchanges from %s on stay until they are rolled up: run manage.py roll_up.", waiting.date())
+    found = rules(now)
     yield from _partitions(found, dry_run=dry_run, by=by)
     yield from _exchanges(found, dry_run=dry_run, by=by, is_over=is_over)
     yield from _texts(found, dry_run=dry_run, by=by, is_over=is_over)
@@ -109,6 +133,7 @@ def _drop(partition: Partition, removal: Removal) -> bool:
         with transaction.atomic():
             partitions.drop(partition)
             removal.save()
+            _enter(removal)
     except OperationalError as error:
         if "lock timeout" not in str(error):
             raise
@@ -216,6 +241,18 @@ def _save(removal: Removal) -> None:
     """Stores the entry, unless nothing went."""
     if _is_worth_saying(removal):
         removal.save()
+        _enter(removal)
+
+
+def _enter(removal: Removal) -> None:
+    entries.about(
+        removal,
+        Action.REMOVED,
+        interactions=removal.interactions,
+        conversations=removal.conversations,
+        before=removal.before,
+        by=removal.by,
+    )
 
 
 def _is_worth_saying(removal: Removal) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from django.db.models.functions import Greatest
 from chat import changes, inserts
 from chat.models import Attempt, Conversation, Interaction, Status
 from chat.privacy import erased
+from llmchat.lib.frozen import dataclass
 
 Row = TypeVar("Row", bound=Model)
 

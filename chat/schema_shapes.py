@@ -92,6 +92,11 @@ class InteractionPageSerializer(serializers.Serializer[Any]):
     nextCursor = serializers.CharField(
         allow_null=True, help_text="Give it as cursor for the next page; null at the end."
     )
+    lookedBackTo = serializers.DateTimeField(
+        allow_null=True,
+        help_text="When few rows fit, so many are looked at for one page and no more: then this is how far back, and "
+        "nextCursor goes on from there. Else null.",
+    )
 
 
 class ConversationSerializer(serializers.Serializer[Any]):

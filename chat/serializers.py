@@ -8,6 +8,7 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 
+from chat import search
 from chat.models import Status
 from llmchat.lib import fields
 from providers.values import Message
@@ -34,8 +35,10 @@ CONTENT_PARTS = ("text", "image_url", "input_audio", "file", "refusal")
         ]
     }
 )
-class ContentField(serializers.Field):  # type: ignore[type-arg]
+class ContentField(fields.Kept):
     """Text, a list of content parts in OpenAI's shape, or null."""
+
+    kept = frozenset({str})
 
     default_error_messages = {
         "invalid": "This must be a string, a list of content parts, or null.",
@@ -237,11 +240,21 @@ class PageSerializer(fields.KnownFieldsSerializer):
 
 class InteractionFilterSerializer(PageSerializer):
     conversationId = serializers.UUIDField(required=False, help_text="Only this conversation's.")
-    model = _query_text("Only those answered by this model.", max_length=256)
+    model = _query_text("Only those answered by this model; * stands for any part, - for none.", max_length=256)
     status = serializers.ChoiceField(required=False, choices=Status.choices, help_text="Only those that ended so.")
     requestId = _query_text("Only those with this request id of yours.", max_length=128)
     since = serializers.DateTimeField(required=False, help_text="Only those from this moment on.")
     until = serializers.DateTimeField(required=False, help_text="Only those before this moment.")
+    search = _query_text(
+        'Only those with these words in prompt or response: words, "a phrase", -excluded. Also a whole userId, id, '
+        "conversationId, X-Request-Id or requestId.",
+        max_length=1_000,
+    )
+
+    def validate_search(self, text: str) -> str:
+        if not search.terms(text):
+            raise serializers.ValidationError('There is no word to look for. Give words, or a "phrase".')
+        return text.strip()
 
 
 def completion_parameters(data: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from celery import shared_task
 
-from chat import claims, erasure, partitions, retention, services
+from audit import actors
+from audit import retention as audit_retention
+from chat import claims, erasure, partitions, retention, search_index, services
+from chat.exports import jobs
 from providers import health
 
 logger = logging.getLogger(__name__)
 
 #: Well within the time that a task has.
-_RETENTION_SECONDS, _SWEEP_SECONDS = 150.0, 30.0
+_RETENTION_SECONDS, _SWEEP_SECONDS, _INDEX_SECONDS = 150.0, 30.0, 30.0
 
 
 @shared_task(name="chat.tasks.refresh_health", ignore_result=True)
@@ -34,11 +38,41 @@ def make_partitions() -> None:
     partitions.make()
 
 
+@shared_task(name="chat.tasks.work_on_exports", ignore_result=True)
+def work_on_exports() -> None:
+    """Gives one export its turn, and asks for the next one."""
+    if jobs.work() and jobs.is_waiting():
+        work_on_exports.delay()
+
+
+@shared_task(name="chat.tasks.expire_exports", ignore_result=True)
+def expire_exports() -> None:
+    """Removes the files of exports whose time is over."""
+    jobs.expire()
+
+
 @shared_task(name="chat.tasks.apply_retention", ignore_result=True)
 def apply_retention() -> None:
     """Removes what plans keep no longer, and what has come since of people who were erased; what is left of it when the
     time is over goes with the next run."""
-    for removal in erasure.sweep(seconds=_SWEEP_SECONDS):
-        logger.info("Removed: %s, %d interactions.", removal, removal.interactions)
-    for removal in retention.apply(seconds=_RETENTION_SECONDS):
-        logger.info("Removed: %s, %d interactions.", removal, removal.interactions)
+    with actors.acting("retention"):
+        for removal in erasure.sweep(seconds=_SWEEP_SECONDS):
+            logger.info("Removed: %s, %d interactions.", removal, removal.interactions)
+        for removal in retention.apply(seconds=_RETENTION_SECONDS):
+            logger.info("Removed: %s, %d interactions.", removal, removal.interactions)
+        if gone := audit_retention.purge():
+            logger.info("Removed: %d entries of the audit trail.", gone)
+
+
+#: One thread of a process at most: after a rush all of them would be at it, and roll-ups would wait for minutes.
+_indexing = threading.Lock()
+
+
+@shared_task(name="chat.tasks.index_words", ignore_result=True)
+def index_words() -> None:
+    """Makes the words of new interactions findable, on PostgreSQL."""
+    if _indexing.acquire(blocking=False):
+        try:
+            search_index.fill(seconds=_INDEX_SECONDS)
+        finally:
+            _indexing.release()

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from django.conf import settings
+from django.db import connection
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Cast, Left
 from django.utils.module_loading import import_string
@@ -129,6 +130,10 @@ _INTERACTION: Final = (
 )
 
 
+#: SQLite has no decimals: it keeps floats, of which Django reads so many digits. A cost of $1,000 loses its last place.
+_SQLITE_DIGITS: Final = 15
+
+
 def _exchanges(window: Window) -> Iterator[list[Exchange]]:
     rows = Interaction.objects.filter(window.of("id")).select_related("conversation").only(*_INTERACTION).order_by("id")
     # An attempt is stored in one transaction with its interaction: who sees the one sees the other.
@@ -150,7 +155,10 @@ def _exchanges(window: Window) -> Iterator[list[Exchange]]:
             attempts[attempt.interaction_id].append(attempt)
             if attempt.newer_since is not None:
                 superseded[attempt.id] = attempt.newer_since
-        yield [Exchange(interaction=row, attempts=attempts[row.id], superseded=superseded) for row in batch]
+        digits = _SQLITE_DIGITS if connection.vendor == "sqlite" else None
+        yield [
+            Exchange(interaction=row, attempts=attempts[row.id], superseded=superseded, digits=digits) for row in batch
+        ]
 
 
 def _in_batches(rows: QuerySet[Interaction]) -> Iterator[list[Interaction]]:
@@ -166,17 +174,6 @@ def _in_batches(rows: QuerySet[Interaction]) -> Iterator[list[Interaction]]:
 _EMPTY: Final = ("", "[]", "{}")
 _STORED: Final = "stored_"
 _START: Final = "start_"
-_TEXTS: Final = (
-    "prompt",
-    "system_prompt",
-    "messages",
-    "parameters",
-    "response",
-    "reasoning",
-    "tool_calls",
-    "metadata",
-    "error_message",
-)
 
 
 def _orphans(window: Window) -> Iterator[Finding]:
@@ -214,7 +211,7 @@ def _lost_answers(window: Window) -> Iterator[Finding]:
 
 def _unerased(window: Window) -> Iterator[Finding]:
     rows = Interaction.objects.filter(window.of("id"), erased_at__isnull=False)
-    yield from _with_texts(rows, _TEXTS)
+    yield from _with_texts(rows, Interaction.TEXTS)
     of_attempts = Attempt.objects.filter(window.of("interaction_id"), interaction__erased_at__isnull=False)
     yield from _with_texts(of_attempts, ("error_message",))
 

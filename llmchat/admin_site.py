@@ -14,6 +14,7 @@ from django.db import connection
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
+from django.utils.module_loading import import_string
 
 #: Groups of (title, icon, model).
 _GROUPS = (
@@ -22,6 +23,8 @@ _GROUPS = (
         (
             ("Interactions", "forum", "chat.Interaction"),
             ("Conversations", "chat_bubble", "chat.Conversation"),
+            ("Saved filters", "filter_alt", "chat.SavedFilter"),
+            ("Exports", "download", "chat.Export"),
             ("Request ids", "key_visualizer", "chat.IdempotencyClaim"),
             ("Quarantine", "report", "chat.QuarantinedExchange"),
             ("Removals", "delete_sweep", "chat.Removal"),
@@ -33,6 +36,7 @@ _GROUPS = (
             ("Models", "smart_toy", "providers.LanguageModel"),
             ("Aliases", "alt_route", "providers.ModelAlias"),
             ("Prices", "payments", "providers.Price"),
+            ("Unpriced use", "money_off", "chat.Repricing"),
             ("Health", "monitor_heart", "providers.ModelHealth"),
         ),
     ),
@@ -43,6 +47,7 @@ _GROUPS = (
             ("Users", "group", "accounts.User"),
             ("API keys", "key", "accounts.APIKey"),
             ("Plans", "speed", "accounts.Plan"),
+            ("Audit trail", "history", "audit.Entry"),
         ),
     ),
 )
@@ -62,12 +67,14 @@ def script(request: HttpRequest) -> str:
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     """The side bar, grouped."""
-    overview = {"title": "Overview", "icon": "home", "link": reverse("admin:index")}
-    groups: list[dict[str, Any]] = [{"items": [overview]}]
+    dashboard = {"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}
+    groups: list[dict[str, Any]] = [{"items": [dashboard]}]
     for title, entries in _GROUPS:
         items = [item for entry in entries if (item := _item(request, *entry))]
         if items:
             groups.append({"title": title, "separator": True, "items": items})
+        if title == "Record":
+            groups += [group for name in settings.ADMIN_NAVIGATION for group in import_string(name)(request)]
     reference = [
         {"title": "API documentation", "icon": "menu_book", "link": reverse("docs")},
         {"title": "Service health", "icon": "ecg_heart", "link": reverse("health")},

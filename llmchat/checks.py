@@ -11,6 +11,7 @@ test. What a single value tells by itself stops `llmchat.settings` already.
     llmchat.W003  .env sets a name that means nothing
     llmchat.W004  anybody who reaches this host may spend
     llmchat.W005  a provider's key would travel in clear text
+    llmchat.W006  (database) reports are to be sent by mail, which is not set up
     llmchat.W101  (deploy) HTTPS_ONLY is off
     llmchat.W102  (deploy) SECRET_KEY is not set
     llmchat.W103  (deploy) ALLOWED_HOSTS lets everything in
@@ -31,6 +32,9 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.db import DatabaseError
+
+from analytics.reports.models import ReportSchedule
 
 #: What docker-compose.yml reads, and what libraries and interpreters do: in .env as well, but not settings of ours.
 FOREIGN_NAMES = frozenset(
@@ -164,6 +168,30 @@ def keys_travel_encrypted(app_configs: Configs, **_: Any) -> list[CheckMessage]:
                 )
             )
     return found
+
+
+@register(Tags.database)
+def mail_is_set_up_for_schedules(
+    app_configs: Configs, databases: Sequence[str] | None = None, **_: Any
+) -> list[CheckMessage]:
+    if settings.EMAIL_IS_SET_UP or "default" not in (databases or ()):
+        return []
+    try:
+        count = ReportSchedule.objects.filter(is_active=True).exclude(recipients=[]).count()
+    except DatabaseError:
+        # There may be no tables yet; whether there must be is for others to say.
+        return []
+    if not count:
+        return []
+    return [
+        checks.Warning(
+            f"{count} {'schedule sends' if count == 1 else 'schedules send'} reports by e-mail, but mail is not set "
+            "up: none of them arrives.",
+            hint="Set EMAIL_URL, such as smtp+tls://user:password@smtp.example.com:587, or switch the "
+            f"{'schedule' if count == 1 else 'schedules'} off in the admin.",
+            id="llmchat.W006",
+        )
+    ]
 
 
 @register("settings", Tags.security, deploy=True)

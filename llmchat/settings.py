@@ -128,6 +128,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_ratelimit",
     "llmchat",
+    "audit",
     "accounts",
     "providers",
     "chat",
@@ -142,6 +143,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "accounts.acting.acting_middleware",
     "django.contrib.messages.middleware.MessageMiddleware",
 ]
 ROOT_URLCONF = "llmchat.urls"
@@ -195,7 +197,7 @@ UNFOLD: dict[str, Any] = {
     "STYLES": ["llmchat.admin_site.style"],
     "SCRIPTS": ["llmchat.admin_site.script"],
     "ENVIRONMENT": "llmchat.admin_site.environment",
-    "DASHBOARD_CALLBACK": "chat.admin.overview.add_to",
+    "DASHBOARD_CALLBACK": "analytics.admin.page.add_to",
     "SHOW_VIEW_ON_SITE": False,
     "SIDEBAR": {"navigation": "llmchat.admin_site.navigation"},
     "COLORS": {
@@ -217,6 +219,9 @@ UNFOLD: dict[str, Any] = {
         }
     },
 }
+
+#: Groups of the side bar that are no lists of models: each app names its own.
+ADMIN_NAVIGATION = ["analytics.reports.pages.navigation"]
 
 HTTPS_ONLY = env.boolean("HTTPS_ONLY", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS_ONLY
@@ -291,6 +296,13 @@ COMMIT_PATIENCE_SECONDS = env.seconds("COMMIT_PATIENCE_SECONDS", 1.0)
 IDEMPOTENCY_HOURS = env.integer("IDEMPOTENCY_HOURS", 24, minimum=1, maximum=24 * 366)
 #: What `manage.py verify_record` proves: each app names its own.
 RECORD_INVARIANTS = ["chat.verification.INVARIANTS", "analytics.verification.INVARIANTS"]
+#: 0: for ever.
+AUDIT_RETENTION_DAYS = env.integer("AUDIT_RETENTION_DAYS", 0, minimum=0, maximum=36_500)
+#: Files that people asked for in the admin. Machines share it when there are several.
+EXPORTS_DIR = Path(env.text("EXPORTS_DIR", str(DATA_DIR / "exports"))).expanduser().resolve()
+EXPORT_HOURS = env.integer("EXPORT_HOURS", 24, minimum=1, maximum=24 * 30)
+EXPORT_MAX_BYTES = env.integer("EXPORT_MAX_BYTES", 10 * 1024**3, minimum=1024)
+EXPORTS_PER_PERSON = env.integer("EXPORTS_PER_PERSON", 5, minimum=1, maximum=1000)
 LOG_PROMPTS = env.boolean("LOG_PROMPTS", default=True)
 LOG_RESPONSES = env.boolean("LOG_RESPONSES", default=True)
 #: The newest first: it encrypts, all decrypt. Without any, texts are stored as they are.
@@ -373,8 +385,27 @@ DEFAULT_MODEL = env.text(
 )
 FALLBACK_ORDER = env.items("FALLBACK_ORDER")
 
+# --- Mail and webhooks ---------------------------------------------------------------------------------------------
+_mail = env.mail("EMAIL_URL")
+#: Without an address, mail goes to the console while debugging, and nowhere else: a log is no place for reports.
+EMAIL_IS_SET_UP = bool(_mail) or DEBUG
+EMAIL_BACKEND = _mail.get("EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")
+EMAIL_HOST = _mail.get("EMAIL_HOST") or "localhost"
+EMAIL_PORT = _mail.get("EMAIL_PORT") or (
+    465 if _mail.get("EMAIL_USE_SSL") else 587 if _mail.get("EMAIL_USE_TLS") else 25
+)
+EMAIL_HOST_USER = _mail.get("EMAIL_HOST_USER") or ""
+EMAIL_HOST_PASSWORD = _mail.get("EMAIL_HOST_PASSWORD") or ""
+EMAIL_USE_TLS = bool(_mail.get("EMAIL_USE_TLS"))
+EMAIL_USE_SSL = bool(_mail.get("EMAIL_USE_SSL"))
+EMAIL_FILE_PATH = _mail.get("EMAIL_FILE_PATH") or None
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("EMAIL_FROM", "llmchat@localhost")
+WEBHOOK_PRIVATE_ADDRESSES = env.boolean("WEBHOOK_PRIVATE_ADDRESSES", default=False)
+
 # --- Background work -----------------------------------------------------------------------------------------------
 HEALTH_REFRESH_SECONDS = env.integer("HEALTH_REFRESH_SECONDS", 60, minimum=5)
+INDEX_WORDS_SECONDS = env.integer("INDEX_WORDS_SECONDS", 10, minimum=1, maximum=3600)
 ROLL_UP_SECONDS = env.integer("ROLL_UP_SECONDS", 5, minimum=1, maximum=3600)
 if EMBEDDED_BROKER:
     for _folder in ("messages", "processed", "control"):
@@ -414,12 +445,26 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": ROLL_UP_SECONDS,
         "options": {"expires": ROLL_UP_SECONDS},
     },
+    "index-words": {
+        "task": "chat.tasks.index_words",
+        "schedule": INDEX_WORDS_SECONDS,
+        "options": {"expires": INDEX_WORDS_SECONDS},
+    },
+    "send-reports": {
+        "task": "analytics.tasks.send_reports",
+        "schedule": 60,
+        "options": {"expires": 60},
+    },
+    "price-unpriced": {"task": "analytics.tasks.price_unpriced", "schedule": 10, "options": {"expires": 10}},
     "purge-idempotency": {
         "task": "chat.tasks.purge_idempotency",
         "schedule": 3600,
         "options": {"expires": 3600},
     },
     "apply-retention": {"task": "chat.tasks.apply_retention", "schedule": 3600, "options": {"expires": 3600}},
+    # Whatever was lost on the way, and what a worker that died has left.
+    "work-on-exports": {"task": "chat.tasks.work_on_exports", "schedule": 60, "options": {"expires": 60}},
+    "expire-exports": {"task": "chat.tasks.expire_exports", "schedule": 600, "options": {"expires": 600}},
     "make-partitions": {"task": "chat.tasks.make_partitions", "schedule": 3600, "options": {"expires": 3600}},
 }
 
@@ -431,6 +476,7 @@ LOG_AS_JSON = LOG_FORMAT == "json" or (LOG_FORMAT == "auto" and not sys.stdout.i
 SECRETS = {
     SECRET_KEY,
     DATABASES["default"].get("PASSWORD") or "",
+    EMAIL_HOST_PASSWORD,
     *(row.get("API_KEY") or "" for row in PROVIDERS.values()),
     *env.text("TEXT_ENCRYPTION_KEYS").replace(",", " ").split(),
     *(urlsplit(address).password or "" for address in (REDIS_URL, CELERY_BROKER_URL) if address),

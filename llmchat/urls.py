@@ -9,6 +9,8 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from accounts.login import log_in
+from analytics.admin import facets
+from analytics.admin import page as dashboard
 from llmchat import pages
 from llmchat.health import HealthViewSet
 from llmchat.lib.envelope import ErrorPages
@@ -28,6 +30,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("favicon.ico", RedirectView.as_view(url=static("llmchat/icon.svg"))),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/login/", log_in),
+    path("admin/figures/", admin.site.admin_view(dashboard.fragment), name="dashboard-figures"),
+    path("admin/facets/", admin.site.admin_view(facets.fragment), name="interaction-facets"),
+    path("admin/reports/", include("analytics.reports.urls")),
     path("admin/", admin.site.urls),
 ]
 

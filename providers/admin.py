@@ -19,6 +19,8 @@ from unfold.contrib.filters.admin import BooleanRadioFilter, DropdownFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
+from audit.history import AuditHistory
+from llmchat.lib.wording import counted
 from providers import registry, services
 from providers.models import LanguageModel, ModelAlias, ModelHealth, Price
 
@@ -27,7 +29,7 @@ _PRICE_COLOURS = {"in force": "success", "planned": "info"}
 _EMPTY_HINT_TEMPLATE = "admin/providers/empty_hint.html"
 
 
-class CatalogueAdmin(ModelAdmin):
+class CatalogueAdmin(AuditHistory, ModelAdmin):
     """Rows that the running processes hold a picture of: what is changed here, this one sees at once.
 
     `empty_hint`: what to do when there are no rows at all.
@@ -36,6 +38,7 @@ class CatalogueAdmin(ModelAdmin):
     empty_hint = ""
     list_before_template = _EMPTY_HINT_TEMPLATE
     list_filter_submit = True
+    list_per_page = 50
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
@@ -100,7 +103,11 @@ class ModelAliasInline(TabularInline):
 
 
 class PriceColumns:
-    """The numbers of a price, to be read."""
+    """The numbers of a price, to be read, and until when it holds."""
+
+    @display(description="in force until")
+    def until(self, price: Any) -> str:
+        return f"{price.until:%Y-%m-%d %H:%M}" if price.until else "further notice"
 
     @display(description="input", ordering="input_per_million")
     def input_price(self, price: Price) -> str:
@@ -125,16 +132,23 @@ class PriceInline(PriceColumns, TabularInline):
     model = Price
     fields = readonly_fields = (
         "effective_from",
+        "until",
         "input_price",
         "output_price",
         "cached_input_price",
         "cache_write_price",
         "source",
+        "set_by",
+        "reason",
     )
     hide_title = True
     ordering = ("-effective_from",)
     extra = 0
     verbose_name_plural = "prices: US dollars per million tokens, newest first"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Price]:
+        prices: QuerySet[Price] = super().get_queryset(request).with_end()
+        return prices
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -161,7 +175,7 @@ class LanguageModelAdmin(CatalogueAdmin):
     )
     inlines = (ModelAliasInline, PriceInline)
     actions = ("switch_on", "switch_off")
-    actions_detail = ("set_new_price",)
+    actions_detail = ("set_new_price", "price_the_past")
     empty_hint = "There are no models yet. Run manage.py update_prices, which knows those of all common providers."
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[LanguageModel]:
@@ -205,6 +219,11 @@ class LanguageModelAdmin(CatalogueAdmin):
     def set_new_price(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return HttpResponseRedirect(f"{reverse('admin:providers_price_add')}?model={int(object_id)}")
 
+    @action(description="Price the past", permissions=["set_price"], url_path="past")
+    def price_the_past(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        # That page is of an app above this one.
+        return HttpResponseRedirect(reverse("admin:chat_repricing_price", args=[int(object_id)]))
+
     def has_set_price_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         # Named by its codename, unfold would look for it in the database at every check, migrated or not.
         return request.user.has_perm("providers.add_price")
@@ -212,7 +231,7 @@ class LanguageModelAdmin(CatalogueAdmin):
     def _switch(self, request: HttpRequest, queryset: QuerySet[LanguageModel], *, enabled: bool) -> None:
         chosen = LanguageModel.objects.filter(pk__in=queryset.values("pk"))
         changed = services.set_enabled(chosen, enabled=enabled)
-        messages.success(request, f"{changed} models switched {'on' if enabled else 'off'}.")
+        messages.success(request, f"{counted(changed, 'model')} switched {'on' if enabled else 'off'}.")
 
 
 @admin.register(ModelAlias)
@@ -237,12 +256,14 @@ class PriceAdmin(PriceColumns, CatalogueAdmin):
     list_display = (
         "model",
         "effective_from",
+        "until",
         "state",
         "input_price",
         "output_price",
         "cached_input_price",
         "cache_write_price",
         "source",
+        "set_by",
     )
     list_select_related = ("model",)
     search_fields = ("model__name",)
@@ -263,7 +284,7 @@ class PriceAdmin(PriceColumns, CatalogueAdmin):
             model=OuterRef("model"), effective_from__gt=OuterRef("effective_from"), effective_from__lte=now
         )
         prices: QuerySet[Price] = (
-            super().get_queryset(request).annotate(in_force=~Exists(later) & Q(effective_from__lte=now))
+            super().get_queryset(request).with_end().annotate(in_force=~Exists(later) & Q(effective_from__lte=now))
         )
         return prices
 
@@ -289,6 +310,7 @@ class ModelHealthAdmin(FactsAdmin):
     list_display = ("provider", "about", "state", "average_response", "errors", "attempts", "last_error", "checked_at")
     list_filter = (ProviderFilter,)
     list_filter_submit = True
+    list_per_page = 50
     search_fields = ("provider", "upstream_id")
     list_before_template = _EMPTY_HINT_TEMPLATE
     empty_hint = "Nothing has been checked yet. The background worker probes the providers every minute."

@@ -15,10 +15,10 @@ import math
 import random as _random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from typing import Final, Self
 
-from providers.adapters.base import Adapter, Timeouts
+from llmchat.lib.frozen import dataclass
+from providers.adapters.base import Adapter, Timeouts, bursts
 from providers.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -27,7 +27,7 @@ from providers.errors import (
     Stalled,
     TruncatedAnswer,
 )
-from providers.values import ChatRequest, Event, Finished
+from providers.values import ChatRequest, Event, Finished, Piece
 
 MAX_CALLS_PER_CANDIDATE: Final = 3
 MAX_CALLS: Final = 6
@@ -74,7 +74,14 @@ class Restarted:
     """The answer begins anew: forget the pieces that came so far."""
 
 
-Step = AttemptStarted | AttemptEnded | Restarted | Event
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Pieces of the answer that came at the same time, two or more."""
+
+    pieces: Sequence[Piece]
+
+
+Step = AttemptStarted | AttemptEnded | Restarted | Together | Event
 
 
 async def attempt_in_order(
@@ -103,18 +110,19 @@ async def attempt_in_order(
         yield AttemptStarted(number=plan.calls, candidate=candidate)
         begun = False
         # An adapter's iterator can be closed, says its protocol
-        stream = candidate.adapter.stream(candidate.request)
+        stream = bursts(candidate.adapter, candidate.request)
         try:
             async with aclosing(stream), _Watch(candidate, until=until) as watch:
                 while True:
-                    event = await watch.next(stream)
-                    if isinstance(event, Finished):
+                    burst = await watch.next(stream)
+                    last = burst[-1]
+                    if isinstance(last, Finished):
                         await watch.tidy(stream)
-                        yield AttemptEnded(number=plan.calls, finished=event)
-                        yield event
+                        yield AttemptEnded(number=plan.calls, finished=last)
+                        yield last
                         return
                     begun = True
-                    yield event
+                    yield last if len(burst) == 1 else Together(burst)  # type: ignore[arg-type]  # `Finished` comes alone
         except ProviderError as error:
             failure = error
         yield AttemptEnded(number=plan.calls, error=failure)
@@ -234,38 +242,38 @@ class _Watch:
         if self._timer is not None:
             self._timer.cancel()
 
-    async def next(self, stream: AsyncGenerator[Event, None]) -> Event:
-        """The next event. Raises what the adapter raises, FirstTokenTimeout, Stalled, DeadlineExceeded, and
+    async def next(self, stream: AsyncGenerator[Sequence[Event], None]) -> Sequence[Event]:
+        """The next events. Raises what the adapter raises, FirstTokenTimeout, Stalled, DeadlineExceeded, and
         TruncatedAnswer for an end without `Finished`."""
         limits = self._limits
         patience = limits.between_chunks if self._is_begun else limits.first_token
         try:
-            event = await self._within(patience, stream)
+            burst = await self._within(patience, stream)
         except TimeoutError:
             if self._due == self._end:
                 raise DeadlineExceeded("The whole answer took too long.", provider=self._provider) from None
             impatience = Stalled if self._is_begun else FirstTokenTimeout
             raise impatience(f"Nothing came for {patience:g} seconds.", provider=self._provider) from None
-        if event is None:
+        if burst is None:
             raise TruncatedAnswer("The answer ended without a finish reason.", provider=self._provider)
         self._is_begun = True
-        return event
+        return burst
 
-    async def tidy(self, stream: AsyncGenerator[Event, None]) -> None:
+    async def tidy(self, stream: AsyncGenerator[Sequence[Event], None]) -> None:
         """Lets the adapter come to its own end. The answer is whole, whatever happens there."""
         self._end = math.inf
         with suppress(ProviderError, TimeoutError):
             await self._within(_TIDYING, stream)
 
-    async def _within(self, seconds: float, stream: AsyncGenerator[Event, None]) -> Event | None:
-        """As `asyncio.timeout` around the next event, without a timer for each."""
+    async def _within(self, seconds: float, stream: AsyncGenerator[Sequence[Event], None]) -> Sequence[Event] | None:
+        """As `asyncio.timeout` around the next events, without a timer for each."""
         self._due = min(self._loop.time() + seconds, self._end)
         if self._due < self._timer_at:
             self._set_timer()
         task = self._task = asyncio.current_task()
         self._began_with = task.cancelling() if task else 0
         try:
-            event = await anext(stream, None)
+            burst = await anext(stream, None)
         except BaseException as error:
             self._task = None
             if self._take_back(task) and isinstance(error, asyncio.CancelledError):
@@ -274,7 +282,7 @@ class _Watch:
         self._task = None
         if self._has_rung:
             self._take_back(task)
-        return event
+        return burst
 
     def _set_timer(self) -> None:
         if self._timer is not None:

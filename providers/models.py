@@ -11,6 +11,8 @@ from django.db import models
 from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 
+from audit import actors
+from audit.tracking import Audited, AuditedQuerySet
 from llmchat.lib.uuid7 import uuid7
 
 #: How long ago "now" may be: a form takes a while to fill in.
@@ -21,7 +23,7 @@ class PriceIsFinal(Exception):
     """A version of a price was to be changed or deleted that may have priced rows. Set a new one instead."""
 
 
-class LanguageModelQuerySet(models.QuerySet["LanguageModel"]):
+class LanguageModelQuerySet(AuditedQuerySet["LanguageModel"]):
     """Filters and annotations of the catalogue."""
 
     def with_price_in_force(self) -> LanguageModelQuerySet:
@@ -43,7 +45,7 @@ class LanguageModelQuerySet(models.QuerySet["LanguageModel"]):
         return self.annotate(health=Subquery(nearest_first.values("status")[:1]))
 
 
-class LanguageModel(models.Model):
+class LanguageModel(Audited):
     """A model that callers may name. `name` is ours and unique; the provider knows it as `upstream_id`."""
 
     name = models.CharField(
@@ -58,7 +60,7 @@ class LanguageModel(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
-    objects = LanguageModelQuerySet.as_manager()
+    objects = LanguageModelQuerySet.as_manager()  # type: ignore[misc]
 
     class Meta:
         verbose_name = "model"
@@ -75,7 +77,7 @@ class LanguageModel(models.Model):
             raise ValidationError({"name": "An alias has this name already."})
 
 
-class ModelAlias(models.Model):
+class ModelAlias(Audited):
     """Another name for a model: callers keep the name while operators move what is behind it."""
 
     name = models.CharField(max_length=200, unique=True)
@@ -94,7 +96,16 @@ class ModelAlias(models.Model):
             raise ValidationError({"name": "A model has this name already."})
 
 
-class Price(models.Model):
+class PriceQuerySet(AuditedQuerySet["Price"]):
+    """Versions, with what follows them."""
+
+    def with_end(self) -> PriceQuerySet:
+        """Adds `until`: when the next version comes into force, None for the last."""
+        later = Price.objects.filter(model=OuterRef("model"), effective_from__gt=OuterRef("effective_from"))
+        return self.annotate(until=Subquery(later.order_by("effective_from").values("effective_from")[:1]))
+
+
+class Price(Audited):
     """One version of a model's price, in US dollars per million tokens; never changed.
 
     A price is in force from `effective_from` until the next version's. No version in force: the price is unknown, which
@@ -104,7 +115,7 @@ class Price(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     model = models.ForeignKey(LanguageModel, on_delete=models.PROTECT, related_name="prices")
     effective_from = models.DateTimeField(
-        default=timezone.now, help_text="Now or later; in the past only where no price was in force."
+        default=timezone.now, help_text="Now or later. For the past, use Price the past on the model's page."
     )
     input_per_million = models.DecimalField(
         "input",
@@ -141,7 +152,11 @@ class Price(models.Model):
     source = models.CharField(
         max_length=64, default="manual", help_text="Who says so: genai-prices and its version, or manual."
     )
+    set_by = models.CharField(max_length=200, blank=True, editable=False, help_text="The person, command or task.")
+    reason = models.CharField(max_length=300, blank=True, editable=False, help_text="Why it begins in the past.")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = PriceQuerySet.as_manager()  # type: ignore[misc]
 
     class Meta:
         ordering: ClassVar = ["model", "-effective_from"]
@@ -157,6 +172,7 @@ class Price(models.Model):
         """Stores a new version. Raises PriceIsFinal for one that is stored already."""
         if not self._state.adding:
             raise PriceIsFinal("A price that exists is not changed. Set a new one.")
+        self.set_by = self.set_by or actors.current().name
         super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
@@ -166,11 +182,16 @@ class Price(models.Model):
         return super().delete(*args, **kwargs)
 
     def clean(self) -> None:
-        """A version may begin in the past only where no price was known: what has been priced stays as it is."""
+        """A version may begin in the past only where no price was known, what has been priced stays as it is; and with
+        a reason, for what has been used since is priced by it then."""
         if not self._state.adding or self.model_id is None or self.effective_from >= timezone.now() - _JUST_NOW:
             return
         if Price.objects.filter(model=self.model_id, effective_from__lte=self.effective_from).exists():
             raise ValidationError({"effective_from": "Another price was in force then. Choose a later moment."})
+        if not self.reason:
+            raise ValidationError(
+                {"effective_from": "Use Price the past on the model's page: it shows first what that would do."}
+            )
 
     @property
     def is_planned(self) -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import get_close_matches
 from functools import cache
 
 from django.conf import settings
 
+from llmchat.lib.frozen import dataclass
 from providers import registry
 from providers.adapters import local, simulated
 from providers.errors import ModelNotFound, NotConfigured
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 MAX_ID_LENGTH = 200
 #: Characters of a name that a message repeats, and that near names are searched for.
 _SHOWN_LENGTH = 80
+#: Names that a picture remembers what they mean: some are the callers' own.
+_MOST_REMEMBERED = 1000
 
 #: Models that exist because our code has them, whatever the rows say.
 _BUILT_IN: Mapping[str, frozenset[str]] = {"local": frozenset({local.MODEL}), "simulated": frozenset(simulated.FAULTS)}
@@ -61,13 +64,13 @@ class ResolvedModel:
     max_output_tokens: int | None = None
     model_id: int | None = None
     aliases: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    """All names by which it goes, the one to show first; without a drill's parameters too. For rules on names."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All names by which it goes, the one to show first; without a drill's parameters too. For rules on names."""
+    def __post_init__(self) -> None:
         route = f"{self.provider}/{self.upstream_id}"
-        undrilled = f"{self.provider}/{_undrilled(self.provider, self.upstream_id)}"
-        return tuple(dict.fromkeys((self.name, route, undrilled, *self.aliases)))
+        undrilled = f"{self.provider}/{without_drill(self.provider, self.upstream_id)}"
+        object.__setattr__(self, "names", tuple(dict.fromkeys((self.name, route, undrilled, *self.aliases))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,9 @@ class Snapshot:
     aliases: Mapping[str, str] = field(repr=False)
     routes: Mapping[Route, Entry] = field(repr=False)
     prices: Mapping[Route, Sequence[PriceVersion]] = field(repr=False)
+    _found: dict[tuple[str, str | None], tuple[object, ResolvedModel]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def resolve(self, name: str) -> ResolvedModel:
         """What `name` means: a catalogue name, an alias, `provider/upstream-id`; `auto` or nothing lets us choose.
@@ -109,7 +115,7 @@ class Snapshot:
 
         Ask with our id for the model, not with the more specific one that a vendor may report.
         """
-        return in_force(self.prices.get((provider, _undrilled(provider, upstream_id)), ()), at)
+        return in_force(self.prices.get((provider, without_drill(provider, upstream_id)), ()), at)
 
     def listing(self) -> list[Entry]:
         """The models that can be used now: enabled, their provider configured. By provider and name."""
@@ -124,6 +130,16 @@ class Snapshot:
         return found
 
     def _find(self, name: str, *, reason: str | None = None) -> ResolvedModel | None:
+        # The picture does not change; the settings that count may.
+        known, configs = self._found.get((name, reason)), registry.configs()
+        if known is not None and known[0] is configs:
+            return known[1]
+        found = self._search(name, reason=reason)
+        if found is not None and len(self._found) < _MOST_REMEMBERED:
+            self._found[name, reason] = configs, found
+        return found
+
+    def _search(self, name: str, *, reason: str | None) -> ResolvedModel | None:
         entry = self.entries.get(name)
         if entry is not None:
             return self._resolved(entry, reason or "named")
@@ -139,7 +155,7 @@ class Snapshot:
         """A provider's own id: in the catalogue or not, as long as it can be one."""
         if not 0 < len(upstream_id) <= MAX_ID_LENGTH or not upstream_id.isprintable() or " " in upstream_id:
             return None
-        undrilled = _undrilled(provider, upstream_id)
+        undrilled = without_drill(provider, upstream_id)
         entry = self.routes.get((provider, undrilled))
         if entry is not None:
             return self._resolved(entry, reason, upstream_id=upstream_id)
@@ -184,7 +200,7 @@ def choose_default() -> tuple[str, str]:
     return settings.DEFAULT_MODEL, "default"
 
 
-def _undrilled(provider: str, upstream_id: str) -> str:
+def without_drill(provider: str, upstream_id: str) -> str:
     """The id without a drill's parameters: `slow?delay=2` of the simulated provider is the model `slow`."""
     return upstream_id.partition("?")[0] if provider == "simulated" else upstream_id
 

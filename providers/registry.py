@@ -65,7 +65,7 @@ def adapter(slug: str) -> Adapter:
     wanted = config(slug)
     made = _made_here()
     found = made.adapters.get(slug)
-    if found is not None and found.config == wanted:
+    if found is not None and (found.config is wanted or found.config == wanted):
         return found
     _require_key(wanted)
     if found is not None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from audit import actors, entries
+from audit.models import Action
 from providers import catalogue
 from providers.models import LanguageModel, ModelAlias, Price
 from providers.names import Route
@@ -22,12 +25,14 @@ MANUAL = "manual"
 #: Details of a model that are filled in where they are empty.
 _DETAILS = ("display_name", "context_window", "max_output_tokens")
 _BATCH = 500
+#: Lines of news that are told.
+_NEWS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
     """What filling the catalogue did, in numbers of rows. `manual_kept`: models whose manual price differs from the
-    list's and stayed."""
+    list's and stayed. `news`: in words, each price that follows another one or is withdrawn."""
 
     models_known: int = 0
     models_added: int = 0
@@ -35,6 +40,7 @@ class Filled:
     prices_added: int = 0
     prices_withdrawn: int = 0
     manual_kept: int = 0
+    news: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def changed(self) -> bool:
@@ -55,18 +61,34 @@ def fill_catalogue(
         rows, added = _add_models(wanted.values())
         completed = _complete_models(rows, wanted)
         planned = _plan_prices(rows, wanted, now=timezone.now(), overwrite_manual=overwrite_manual)
-        Price.objects.filter(id__in=[price.id for price in planned.withdrawn]).delete()
-        Price.objects.bulk_create(planned.added, batch_size=_BATCH)
+        with entries.as_action(Action.WITHDRAWN):
+            Price.objects.filter(id__in=[price.id for price in planned.withdrawn]).delete()
+        by = actors.current().name
+        for price in planned.added:
+            price.set_by = by
+        first = [price for price in planned.added if price not in planned.followed]
+        # The many of a first filling are one entry, not a thousand: these are not entered by themselves.
+        Price.objects.bulk_create(first, batch_size=_BATCH, ignore_conflicts=True)
+        Price.objects.bulk_create(planned.followed, batch_size=_BATCH)
+        filled = Filled(
+            models_known=len(wanted),
+            models_added=added,
+            models_completed=completed,
+            prices_added=len(planned.added),
+            prices_withdrawn=len(planned.withdrawn),
+            manual_kept=planned.manual_kept,
+            news=_news(planned),
+        )
+        if filled.changed:
+            entries.record(
+                Action.PRICES_UPDATED,
+                object_type=Price._meta.label_lower,
+                object_name="the price list",
+                details={name: value for name, value in asdict(filled).items() if value},
+            )
         transaction.set_rollback(dry_run)
         transaction.on_commit(catalogue.tell_of_change)
-    return Filled(
-        models_known=len(wanted),
-        models_added=added,
-        models_completed=completed,
-        prices_added=len(planned.added),
-        prices_withdrawn=len(planned.withdrawn),
-        manual_kept=planned.manual_kept,
-    )
+    return filled
 
 
 def set_price(
@@ -78,31 +100,40 @@ def set_price(
     cache_write_per_million: Decimal | None = None,
     effective_from: dt.datetime | None = None,
     source: str = MANUAL,
+    reason: str = "",
 ) -> Price:
     """A new version of the model's price in US dollars per million tokens, from now or from a given moment.
 
-    Raises ValidationError for numbers that no price can be, and for a moment in the past at which another price was in
-    force: what has been priced stays as it is.
+    Raises ValidationError for numbers that no price can be, for a moment in the past at which another price was in
+    force, since what has been priced stays as it is, and for one in the past without a reason. What was used since at
+    an unknown price is the business of `chat.repricing`.
     """
-    price = Price(
-        model=model,
-        effective_from=effective_from or timezone.now(),
+    price = check_price(
+        model,
         input_per_million=input_per_million,
         output_per_million=output_per_million,
         cached_input_per_million=cached_input_per_million,
         cache_write_per_million=cache_write_per_million,
+        effective_from=effective_from or timezone.now(),
         source=source,
+        reason=reason,
     )
-    price.full_clean()
     with transaction.atomic():
         price.save()
         transaction.on_commit(catalogue.tell_of_change)
     return price
 
 
+def check_price(model: LanguageModel, **fields: Any) -> Price:
+    """The version that `set_price` would set, not stored. Raises ValidationError as it does."""
+    price = Price(model=model, **fields)
+    price.full_clean()
+    return price
+
+
 def withdraw_price(price: Price) -> None:
     """Takes back a version that is not in force yet. Raises PriceIsFinal for one that is or was."""
-    with transaction.atomic():
+    with transaction.atomic(), entries.as_action(Action.WITHDRAWN):
         price.delete()
         transaction.on_commit(catalogue.tell_of_change)
 
@@ -127,6 +158,22 @@ class _Plan:
     added: list[Price]
     withdrawn: list[Price]
     manual_kept: int
+    followed: list[Price]
+
+
+def _news(planned: _Plan) -> tuple[str, ...]:
+    """In words, as many as an entry of the audit trail should hold."""
+    lines = [
+        *(f"from {price.effective_from:%Y-%m-%d}: {_in_words(price)}" for price in planned.followed),
+        *(f"withdrawn: {_in_words(price)}" for price in planned.withdrawn),
+    ]
+    return tuple(lines[:_NEWS])
+
+
+def _in_words(price: Price) -> str:
+    return (
+        f"{price.model.name} ${price.input_per_million.normalize():f} in, ${price.output_per_million.normalize():f} out"
+    )
 
 
 def _add_models(listed: Collection[ListedModel]) -> tuple[list[LanguageModel], int]:
@@ -178,6 +225,7 @@ def _plan_prices(
         versions[price.model_id].append(price)
     withdrawn: list[Price] = []
     added: list[Price] = []
+    followed: list[Price] = []
     manual_kept = 0
     for row in rows:
         listed = wanted.get((row.provider, row.upstream_id))
@@ -189,8 +237,9 @@ def _plan_prices(
         withdrawn.extend(outdated)
         new, kept = _new_versions(row, there, listed, now=now, overwrite_manual=overwrite_manual)
         added.extend(new)
+        followed.extend(new if versions[row.id] else ())
         manual_kept += kept
-    return _Plan(added=added, withdrawn=withdrawn, manual_kept=manual_kept)
+    return _Plan(added=added, withdrawn=withdrawn, manual_kept=manual_kept, followed=followed)
 
 
 def _is_outdated(planned: Price, listed: ListedModel) -> bool:

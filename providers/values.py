@@ -10,10 +10,12 @@ Token meaning is ours, whatever the vendor counts: input tokens *include* the ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal
+
+from llmchat.lib.frozen import dataclass
 
 #: A value that `json.loads` may give. Vendors' parameters and content parts travel in this shape.
 Json = Any
@@ -38,13 +40,10 @@ class Message:
     @property
     def text(self) -> str:
         """The message's text parts joined; empty for a message without text."""
-        match self.content:
-            case None:
-                return ""
-            case str(text):
-                return text
-            case parts:
-                return "".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
+        content = self.content
+        if isinstance(content, str):
+            return content
+        return "".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,4 +143,5 @@ class Finished:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished
+Piece = TextDelta | ReasoningDelta | ToolCallDelta
+Event = Piece | Finished

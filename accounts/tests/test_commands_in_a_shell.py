@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from accounts.services import RAW_KEY
+from llmchat.tests.furnished import Migrated
 from llmchat.tests.servers import LiveServer, ServerFailed
 
 
-def test_standard_output_holds_the_id_and_the_key_alone(
-    migrated: Callable[[Path], dict[str, str]], tmp_path: Path
-) -> None:
+def test_standard_output_holds_the_id_and_the_key_alone(migrated: Migrated, tmp_path: Path) -> None:
     machine = LiveServer(tmp_path)
-    machine.environment.update(migrated(machine.data))
+    machine.environment.update(migrated.copy(machine.data))
 
     identifier = machine.manage("create_organization", "Acme", "--plan", "enterprise")
     key = machine.manage("create_api_key", "--organization", "Acme", "--scopes", "metrics")

@@ -20,6 +20,7 @@ from accounts.limits import RateState, check_rate, check_rate_async
 from accounts.tests.principals import principal
 from llmchat.lib import redis_clients
 from llmchat.lib.threads import in_thread
+from llmchat.tests.needs import need
 from llmchat.tests.servers import Redis, free_port, missing_programs
 
 NOW = 1_750_000_000.0
@@ -45,8 +46,7 @@ def redis_cache(settings: Settings, url: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[Redis]:
-    if missing_programs():
-        pytest.skip("; ".join(missing_programs()))
+    need(missing_programs())
     with Redis() as server:
         yield server
 
@@ -92,7 +92,7 @@ def test_request_beyond_the_limit_is_told_plan_limit_and_when(monkeypatch: pytes
         "rate_limit_error",
         "requests_per_hour_exceeded",
         (
-            "The plan Free allows 1 requests an hour, and your organization has made them. "
+            "The plan Free allows 1 request an hour, and your organization has made as many. "
             "Try again in 10 minutes, or ask for a larger plan."
         ),
         {"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "600", "Retry-After": "600"},
@@ -206,8 +206,7 @@ async def test_a_counter_on_the_event_loop_goes_with_its_window(counters: str) -
 async def test_counting_on_the_event_loop_goes_on_when_redis_is_back(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if missing_programs():
-        pytest.skip("; ".join(missing_programs()))
+    need(missing_programs())
     asking = principal(requests_per_hour=5)
     server = Redis()
     try:
@@ -248,8 +247,7 @@ async def test_counter_that_cannot_be_reached_is_503_and_never_500(settings: Set
 
 
 def test_counting_goes_on_when_redis_is_back(settings: Settings) -> None:
-    if missing_programs():
-        pytest.skip("; ".join(missing_programs()))
+    need(missing_programs())
     asking = principal(requests_per_hour=5)
     with Redis() as server, redis_cache(settings, server.url):
         check_rate(asking)

@@ -115,6 +115,11 @@ def added_up(exchanges: Iterable[ExchangeRows]) -> Table:
         own: dict[str, Any] = {"organization_id": row.organization_id, "api_key_id": row.api_key_id}
         add_to(table, Key(Cube.ORGANIZATION, **told, **own), whole)
         add_to(table, Key(Cube.EVERYTHING, **told), whole)
+        add_to(table, Key(Cube.TOTAL), whole)
+        short: dict[str, Any] = {"status": row.status, "cached": row.cached}
+        add_to(table, Key(Cube.OVERVIEW, provider=row.provider, model=row.model, **short), whole)
+        add_to(table, Key(Cube.TENANT, organization_id=row.organization_id, **short), whole)
+        add_to(table, Key(Cube.KEY, **own), whole)
         user = Key(Cube.USER, organization_id=row.organization_id, user_id=row.user_id)
         add_to(table, user, of_user)
     return table

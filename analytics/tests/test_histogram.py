@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analytics import histogram
 from analytics.histogram import Histogram, add, add_encoded, bucket_of, encode, percentiles, value_of
+
+pytestmark = pytest.mark.once
 
 TIMES = st.floats(min_value=0, max_value=1e9, allow_nan=False) | st.sampled_from([0.0, 0.001, 1.0, 812.4])
 SHARES = (0.0, 0.25, 0.5, 0.9, 0.95, 0.99, 1.0)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from accounts.models import Organization
 from analytics import reading, rolling, rows, tasks, verification
-from analytics.models import Cell, Cube, Grain, Period
+from analytics.models import Cell, Cube, Grain, Period, RollUpState
 from analytics.reading import Question
 from analytics.tests.record import NOW, added_up, exchange, some_exchanges, store
 from chat import changes, retention
@@ -168,6 +169,12 @@ def test_a_round_that_has_no_more_time_leaves_the_rest_noted(organization: Organ
     store(some_exchanges([organization], 30, since=NOW - 20 * DAY, until=NOW, seed=3))
     assert rolling.roll_up(now=NOW, seconds=0).left > 0
     assert not Cell.objects.exists()
+    assert not RollUpState.objects.filter(whole_until__isnull=False).exists()
+    began = timezone.now()
+    rolling.roll_up(now=NOW)
+    whole_until = RollUpState.objects.get().whole_until
+    assert whole_until is not None
+    assert began <= whole_until <= timezone.now()
 
 
 def test_sealed_days_keep_their_numbers_when_their_rows_go(organization: Organization) -> None:
@@ -194,7 +201,48 @@ def test_what_retention_removed_stays_rolled_up(organization: Organization) -> N
     rolling.roll_up(now=now)
     assert requests(grain=Grain.DAY) == 1
     assert requests(grain=Grain.MINUTE) == 1
-    assert list(verification.roll_ups(Window())) == [Checked("roll-ups", 3)]
+    assert list(verification.roll_ups(Window())) == [Checked("roll-ups", len(Cube))]
+
+
+def test_retention_waits_until_what_it_would_remove_is_rolled_up(
+    organization: Organization, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = _fresh(organization).interaction.created_at
+    store([exchange(organization, now - 12 * DAY)])
+    rolling.roll_up(now=now)
+    store([exchange(organization, now - 9 * DAY), exchange(organization, now)])
+    organization.plan.retention_days = 7
+    organization.plan.save()
+    assert sum(removal.interactions for removal in retention.apply()) == 1
+    assert f"Exchanges from {(now - 9 * DAY).date()} on stay until they are rolled up" in caplog.text
+    rolling.roll_up(now=now)
+    assert sum(removal.interactions for removal in retention.apply()) == 1
+    rolling.roll_up(now=now)
+    assert requests(grain=Grain.DAY) == 2
+    assert list(verification.roll_ups(Window())) == [Checked("roll-ups", len(Cube))]
+
+
+def test_retention_waits_for_a_change_on_the_day_that_it_would_seal(organization: Organization) -> None:
+    now = _fresh(organization).interaction.created_at
+    kept = exchange(organization, now - 7 * DAY + MINUTE)
+    store([exchange(organization, now - 7 * DAY - MINUTE), kept])
+    rolling.roll_up(now=now)
+    changes.note([kept.id])
+    organization.plan.retention_days = 7
+    organization.plan.save()
+    list(retention.apply())
+    rolling.roll_up(now=now)
+    assert not Change.objects.exists()
+    assert requests(Cube.TOTAL, grain=Grain.DAY) == 2
+
+
+def test_retention_says_what_waits_for_roll_ups(organization: Organization, capsys: pytest.CaptureFixture[str]) -> None:
+    now = _fresh(organization).interaction.created_at
+    store([exchange(organization, now - 9 * DAY)])
+    organization.plan.retention_days = 7
+    organization.plan.save()
+    call_command("apply_retention", dry_run=True)
+    assert f"Exchanges from {(now - 9 * DAY).date()} on stay" in capsys.readouterr().out
 
 
 def test_a_row_for_a_sealed_day_is_said_and_not_counted(
@@ -226,7 +274,7 @@ def test_the_task_and_the_command_do_the_same(organization: Organization, capsys
     assert requests() == 1
     store([_fresh(organization)])
     call_command("roll_up")
-    assert capsys.readouterr().out.startswith("Rolled up: 1 minutes, 0 hours")
+    assert capsys.readouterr().out.startswith("Rolled up: 1 minute, 0 hours")
     assert requests() == 2
     call_command("roll_up", "--rebuild", "--since", "2026-01-01", "--seal", "2026-01-02T10:00")
     assert "Sealed: what is rolled up of before 2026-01-02T00:00:00+00:00" in capsys.readouterr().out
@@ -239,12 +287,12 @@ def test_rows_of_before_there_were_roll_ups_are_noted_in_bulk(organization: Orga
     store(batch)
     Change.objects.all().delete()
     changes.note_range(NOW - 2 * DAY, NOW + MINUTE, now=NOW)
-    # By the hour up to a day ago, then by the minute.
-    assert Change.objects.count() == 25 + 24 * 60 + 31
+    # By the hour up to six hours ago, then by the minute.
+    assert Change.objects.count() == 43 + 6 * 60 + 31
     rolling.roll_up(now=NOW)
     assert not Change.objects.exists()
     question = Question(organization_id=None, since=NOW - 4 * DAY, until=NOW + MINUTE)
-    assert reading._answer(question, now=NOW).groups[(None,)].requests == 40
+    assert reading.answer(question, now=NOW)[0].groups[(None,)].requests == 40
 
 
 def _fresh(organization: Organization) -> ExchangeRows:

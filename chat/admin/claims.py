@@ -9,7 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -62,10 +62,6 @@ class IdempotencyClaimAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RecordChangeList]:
         return ClaimChangeList
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        response: HttpResponse = super().changelist_view(request, {"title": "Request ids", **(extra_context or {})})
-        return response
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[IdempotencyClaim], search_term: str

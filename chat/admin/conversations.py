@@ -1,13 +1,16 @@
-"""Conversations in the admin: a list, and a page that reads as a thread."""
+"""Conversations in the admin: a list, and a page that reads as a thread, so many turns at a time."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Final
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Count, OuterRef, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponse
+from django.db.models import Avg, Count, Func, IntegerField, Max, OuterRef, Q, QuerySet, Subquery, Sum
+from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
@@ -16,24 +19,37 @@ from unfold.decorators import display
 from accounts.scoping import OrganizationScoped
 from chat import encryption
 from chat.admin import filters, formats
+from chat.admin.beside import comparison_of
 from chat.admin.formats import Text
-from chat.admin.interactions import LONG, marks_of, page_of
-from chat.admin.listing import ReadOnly, RecordChangeList
+from chat.admin.interaction_page import marks_of, page_of
+from chat.admin.listing import COUNT_LIMIT, ReadOnly, RecordChangeList
 from chat.fields import length_of, start_of
-from chat.models import Conversation, Interaction
+from chat.models import Conversation, Interaction, Status
+from chat.walking import FIRST
 
+#: Interactions of each conversation that the list counts; of more it says that there are more.
+COUNTED = 1_000
 #: Interactions on one page of a thread.
 PAGE_LENGTH = 50
 #: Characters of one prompt or response in a thread; the interaction's own page has more.
 TURN_LIMIT = 4_000
+#: Characters of an error's message.
+_MESSAGE_LIMIT: Final = 300
 
 
 class ConversationChangeList(RecordChangeList):
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Conversation]:
         rows: QuerySet[Conversation] = super().get_queryset(request, exclude_parameters)
         # A subquery by the index for each row shown; a join would group the whole table first.
-        counted = Interaction.objects.filter(conversation=OuterRef("pk")).order_by().values("conversation")
-        return rows.annotate(interaction_count=Subquery(counted.annotate(count=Count("pk")).values("count")))
+        those = Interaction.objects.filter(conversation=OuterRef("pk")).order_by().values("pk")
+        return rows.annotate(interaction_count=_HowMany(Subquery(those[: COUNTED + 1])))
+
+
+class _HowMany(Func):
+    """How many rows a subquery has. The ORM's own count knows no LIMIT within a subquery."""
+
+    template = "(SELECT COUNT(*) FROM %(expressions)s AS counted)"
+    output_field = IntegerField()
 
 
 @admin.register(Conversation)
@@ -65,10 +81,6 @@ class ConversationAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RecordChangeList]:
         return ConversationChangeList
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        response: HttpResponse = super().changelist_view(request, {"title": "Conversations", **(extra_context or {})})
-        return response
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Conversation], search_term: str
     ) -> tuple[QuerySet[Conversation], bool]:
@@ -90,7 +102,8 @@ class ConversationAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
 
     @display(description="Interactions")
     def interaction_count(self, row: Conversation) -> str:
-        return formats.count(row.interaction_count or 0)  # type: ignore[attr-defined]
+        count: int = row.interaction_count  # type: ignore[attr-defined]
+        return formats.count(count) if count <= COUNTED else f"{formats.count(COUNTED)}+"
 
     @display(description="Begun (UTC)")
     def begun(self, row: Conversation) -> str:
@@ -100,19 +113,8 @@ class ConversationAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
     def last_activity(self, row: Conversation) -> str:
         return f"{row.updated_at:%Y-%m-%d %H:%M:%S}"
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: Conversation | None = None,
-    ) -> HttpResponse:
-        if obj is not None:
-            context |= _page(obj, before=_identifier(request.GET.get("before")))
-        response: HttpResponse = super().render_change_form(request, context, add, change, form_url, obj)
-        return response
+    def page_context(self, request: HttpRequest, row: Conversation) -> dict[str, Any]:
+        return _page(row, *(_identifier(request.GET.get(name)) for name in ("before", "after")))
 
 
 def _identifier(raw: str | None) -> UUID | None:
@@ -122,42 +124,96 @@ def _identifier(raw: str | None) -> UUID | None:
         return None
 
 
-def _page(conversation: Conversation, *, before: UUID | None) -> dict[str, Any]:
-    """The newest interactions of the thread, or those before the one named, oldest first."""
+def _page(conversation: Conversation, before: UUID | None, after: UUID | None) -> dict[str, Any]:
+    """The newest interactions of the thread, or those next to the one named, oldest first."""
     rows = (
-        conversation.interactions.defer(*LONG)
+        conversation.interactions.defer(*Interaction.TEXTS)
         .annotate(
             prompt_start=start_of("prompt", TURN_LIMIT),
             prompt_length=length_of("prompt"),
             response_start=start_of("response", TURN_LIMIT),
             response_length=length_of("response"),
+            message_start=start_of("error_message", _MESSAGE_LIMIT),
         )
-        .order_by("-id")
+        .order_by("id" if after else "-id")
     )
-    if before is not None:
+    if after is not None:
+        rows = rows.filter(id__gt=after)
+    elif before is not None:
         rows = rows.filter(id__lt=before)
     found = list(rows[: PAGE_LENGTH + 1])
-    shown = found[:PAGE_LENGTH]
+    has_more, shown = len(found) > PAGE_LENGTH, found[:PAGE_LENGTH]
+    if after is None:
+        shown.reverse()
+    edges = (shown[0].pk, shown[-1].pk) if shown else (None, None)
+    is_begun, is_ended = (after == FIRST, not has_more) if after else (not has_more, before is None)
     return {
         "title": "Conversation",
         "row": conversation,
         "organization_url": page_of(conversation.organization),
-        "thread": [_entry(row) for row in reversed(shown)],
-        "older": shown[-1].pk if len(found) > PAGE_LENGTH else None,
-        "is_latest": before is None,
+        "list_url": f"{reverse('admin:chat_interaction_changelist')}?conversation={conversation.pk}",
+        "figures": _figures(conversation),
+        "thread": _entries(shown),
+        "earlier": None if is_begun else edges[0],
+        "later": None if is_ended else edges[1],
+        "first": FIRST,
     }
 
 
-def _entry(row: Any) -> dict[str, Any]:
+def _figures(conversation: Conversation) -> list[dict[str, str]]:
+    """What the newest interactions come to; of all of them, unless there are very many."""
+    newest = conversation.interactions.order_by("-id")[:COUNT_LIMIT]
+    sums = newest.aggregate(
+        count=Count("pk"),
+        spent=Sum("cost"),
+        used=Count("pk", filter=Q(cost=None, input_tokens__isnull=False)),
+        failed=Count("pk", filter=~Q(status=Status.SUCCEEDED)),
+        input=Sum("input_tokens"),
+        output=Sum("output_tokens"),
+        latency=Avg("latency_ms"),
+        slowest=Max("latency_ms"),
+    )
+    cost = formats.money(sums["spent"]) if sums["count"] else formats.NOTHING
+    unpriced = f"{sums['used']:,} at an unknown price" if sums["used"] else ""
+    return [
+        {
+            "label": "Interactions",
+            "value": formats.count(sums["count"]),
+            "remark": "the newest; there may be more" if sums["count"] == COUNT_LIMIT else "",
+        },
+        {"label": "Without a whole answer", "value": formats.count(sums["failed"]), "remark": ""},
+        {"label": "Cost", "value": cost, "remark": unpriced},
+        {
+            "label": "Tokens",
+            "value": formats.count((sums["input"] or 0) + (sums["output"] or 0)),
+            "remark": f"{sums['input'] or 0:,} in, {sums['output'] or 0:,} out",
+        },
+        {
+            "label": "Latency, on average",
+            "value": formats.milliseconds(sums["latency"]),
+            "remark": f"at most {formats.milliseconds(sums['slowest'])}",
+        },
+    ]
+
+
+def _entries(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Each with the way to a comparison with the one before it."""
+    return [_entry(row, previous) for previous, row in pairwise([None, *rows])]
+
+
+def _entry(row: Any, previous: Any) -> dict[str, Any]:
     interaction: Interaction = row
     return {
         "row": interaction,
         "url": page_of(interaction),
+        "compare": comparison_of(previous.pk, interaction.pk) if previous else None,
         "prompt": _text(row.prompt_start, row.prompt_length),
         "response": _text(row.response_start, row.response_length),
+        "message": row.message_start,
         "marks": marks_of(interaction),
         "cost": formats.money(interaction.cost),
         "latency": formats.milliseconds(interaction.latency_ms),
+        "first_token": formats.milliseconds(interaction.time_to_first_token_ms),
         "tokens": formats.count(interaction.total_tokens),
     }
 

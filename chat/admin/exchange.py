@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from chat import rerun
 from chat.admin import formats
 from chat.admin.formats import NO_TEXT, Text
 from chat.models import Attempt, Interaction
@@ -179,12 +180,13 @@ def _percent(part: float, whole: float) -> str:
 
 
 def curl(row: Interaction, *, origin: str) -> str | None:
-    """The call as a command line, with a placeholder for the key; None when its text is not on record or too long.
+    """The call as a command line, with a placeholder for the key; None when its text is not on record, cannot be
+    read or is too long.
 
     It is a new call: neither the conversation nor the caller's request id goes along, so that repeating it adds
     nothing to somebody's thread and is not answered from an earlier one. `origin`: scheme and host.
     """
-    if not row.prompt and not row.messages:
+    if not rerun.may_be_run(row):
         return None
     body = json.dumps(_body(row), ensure_ascii=False)
     if len(body.encode()) > _CURL_LIMIT:

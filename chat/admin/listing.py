@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from django.contrib.admin import ShowFacets
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.functional import cached_property
+from django.utils.text import capfirst
 from unfold.views import ChangeList
 
 if TYPE_CHECKING:
@@ -45,19 +46,31 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # not generic at r
         return self._found > COUNT_LIMIT
 
 
-class RecordChangeList(ChangeList):
+class QuietChangeList(ChangeList):
+    """A list whose heading does not repeat what its foot says, nor speaks of results where there are none. It is named
+    for its rows, or by its admin's `list_title`."""
+
+    result_count: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = getattr(self.model_admin, "list_title", "") or capfirst(self.opts.verbose_name_plural)
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.full_result_count = self.result_count
+
+
+class RecordChangeList(QuietChangeList):
     """A list in falling order of id, which is the order of time. Behind the last counted page it goes on from the last
     id shown (`?id__lt=`), at the same cost however far back that is."""
 
-    result_count: int
     multi_page: bool
     page_num: int
     paginator: BoundedPaginator
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        # The heading would repeat what the foot of the list says.
-        self.full_result_count = self.result_count
         if not self.multi_page:
             self.page_num = 1  # whatever was asked for: Django shows the only page there is
 
@@ -119,5 +132,25 @@ class ReadOnly(_Admin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RecordChangeList]:
+        return RecordChangeList
+
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         return {}
+
+    def page_context(self, request: HttpRequest, row: Any) -> dict[str, Any]:
+        """What the template of a row's page is given beside the usual."""
+        return {}
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= self.page_context(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)

@@ -13,7 +13,9 @@ from unfold.admin import ModelAdmin
 
 from accounts.scoping import SuperusersOnly
 from chat import quarantine
+from chat.admin.listing import QuietChangeList
 from chat.models import QuarantinedExchange
+from llmchat.lib.wording import counted
 
 
 @admin.register(QuarantinedExchange)
@@ -24,10 +26,14 @@ class QuarantinedExchangeAdmin(SuperusersOnly, ModelAdmin):
     readonly_fields = fields = ("id", "created_at", "reason", "facts")
     show_full_result_count = False
     actions = ("try_again",)
+    list_title = "Quarantine"
     empty_title = "Nothing is in quarantine"
     empty_text = (
         "Every exchange that has ended is stored. What the database refuses would be kept here, with the reason."
     )
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QuietChangeList]:
+        return QuietChangeList
 
     @display(description="reason")
     def why(self, row: QuarantinedExchange) -> str:
@@ -44,7 +50,7 @@ class QuarantinedExchangeAdmin(SuperusersOnly, ModelAdmin):
             else:
                 stored += 1
         if stored:
-            self.message_user(request, f"{stored} exchanges are on record now.", messages.SUCCESS)
+            self.message_user(request, f"On record now: {counted(stored, 'exchange')}.", messages.SUCCESS)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

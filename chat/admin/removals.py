@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib import admin
+from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from accounts.scoping import OrganizationScoped
-from chat.admin.listing import ReadOnly
+from chat.admin.listing import QuietChangeList, ReadOnly
 from chat.models import Removal
 
 
@@ -22,3 +25,6 @@ class RemovalAdmin(ReadOnly, OrganizationScoped, ModelAdmin):
     )
     empty_title = "Nothing has been removed"
     empty_text = "What plans keep no longer, and what is erased at somebody's wish, leaves an entry here."
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QuietChangeList]:
+        return QuietChangeList

@@ -1,21 +1,22 @@
 """What becomes of each demo request: when it comes, who asks what, which attempts it takes, how it ends, what it costs.
 
-Deterministic: the same plan tells the same story, chunk by chunk, in the order of time. Values are raw, for `chat.demo.
-bulk`: ids as integers, moments as milliseconds, costs as 1e-12 dollars, JSON as text. Knows no database.
+Deterministic: the same plan tells the same story, chunk by chunk, in the order of time, in the rows of `chat.demo.
+shapes`. Knows no database.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import accumulate
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from chat.conversations import TITLE_LENGTH
+from chat.demo.moments import moments
+from chat.demo.shapes import Chunk, Row, identifier, trace_of
 from chat.demo.words import Subject, Words
 from chat.demo.world import Route, Tenant, World
 from chat.models import Status
@@ -24,31 +25,6 @@ from providers import errors
 
 #: Interactions in a chunk, which is stored as a whole or not at all.
 CHUNK: Final = 10_000
-
-CONVERSATION: Final = ("id", "organization_id", "user_id", "title", "created_at", "updated_at")
-INTERACTION: Final = (
-    *("id", "organization_id", "api_key_id", "conversation_id", "user_id", "plan", "endpoint", "streamed"),
-    *("trace_id", "request_id", "created_at", "finished_at", "erased_at", "status"),
-    *("error_type", "error_code", "error_message", "model_requested", "model", "provider", "route_reason"),
-    *("prompt", "system_prompt", "messages", "history_messages", "parameters", "response", "reasoning", "tool_calls"),
-    *("finish_reason", "metadata", "input_tokens", "output_tokens", "cached_input_tokens", "reasoning_tokens"),
-    *("usage_estimated", "cost", "latency_ms", "provider_latency_ms", "time_to_first_token_ms"),
-    *("retries", "fallback", "cached"),
-)
-ATTEMPT: Final = (
-    *("id", "interaction_id", "number", "provider", "model", "started_at", "status", "error_code", "error_message"),
-    *("upstream_status", "upstream_request_id", "finish_reason", "raw_finish_reason", "malformed_chunks"),
-    *("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens"),
-    *("usage_estimated", "price_id", "cost", "cost_reported", "latency_ms", "time_to_first_token_ms"),
-)
-
-Row = tuple[Any, ...]
-
-#: Weights of the hours of a day and of the days of a week, Monday first.
-_HOURS: Final = (2, 1.5, 1, 1, 1, 1.5, 3, 5, 8, 10, 11, 11, 9, 10, 11, 11, 10, 9, 7, 6, 5, 5, 4, 3)
-_WEEKDAYS: Final = (1.0, 1.05, 1.05, 1.0, 0.9, 0.35, 0.3)
-#: How much more is asked at the end than in the beginning.
-_GROWTH: Final = 2.5
 
 #: What goes wrong with a provider, by weight: the error, its status, whether another try is made, what is said.
 _FAULTS: Final[Sequence[tuple[float, type[errors.ProviderError], int | None, str]]] = (
@@ -98,15 +74,6 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Chunk:
-    """Rows in the order of the columns above. What belongs together is in the same chunk."""
-
-    conversations: list[Row] = field(default_factory=list)
-    interactions: list[Row] = field(default_factory=list)
-    attempts: list[Row] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class _Thread:
     """A conversation under way. `turns`: that are to come; `sent`: bytes of its history."""
 
@@ -140,7 +107,7 @@ class Teller:
         self.plan = plan
         self.world = world
         self._fallback = world.routes.get("gemini-2.0-flash")
-        self._moments = _moments(plan)
+        self.moment_of = moments(plan.interactions, began=plan.began, ended=plan.ended)
         spread = Random(f"{plan.seed}/spread")  # noqa: S311 - nothing here is secret
         #: Around 1, with a long tail: drawing from these is cheaper than drawing anew.
         self._spread = [spread.lognormvariate(0, 0.45) for _ in range(4096)]
@@ -148,19 +115,19 @@ class Teller:
     def first_id(self, chunk: int) -> int:
         """The id of the chunk's first interaction."""
         number = chunk * CHUNK
-        random = self._random(chunk)
-        return _identifier(random, self._moments(number + random.random()), number * 8 + 1)
+        random = self.random(chunk)
+        return identifier(random, self.moment_of(number + random.random()), number * 8 + 1)
 
     def tell(self, chunk: int) -> Chunk:
         """All that happens in a chunk."""
-        random = self._random(chunk)
+        random = self.random(chunk)
         draw, bits, choices = random.random, random.getrandbits, random.choices
         world, told = self.world, Chunk()
         threads: list[tuple[int, int, _Thread]] = []
         opened: list[_Thread] = []
         for number in range(chunk * CHUNK, min((chunk + 1) * CHUNK, self.plan.interactions)):
-            ms = self._moments(number + draw())
-            identifier = _identifier(random, ms, number * 8 + 1)
+            ms = self.moment_of(number + draw())
+            row_id = identifier(random, ms, number * 8 + 1)
             if threads and threads[0][0] <= ms:
                 due = heappop(threads)[2]
                 thread: _Thread | None = due
@@ -173,9 +140,9 @@ class Teller:
             prompt = _prompt(random, subject, world.words)
             if thread is None and draw() < tenant.threads:
                 turns = 1 + int(8 * draw() ** 3)
-                thread = _Thread(_identifier(random, ms, number * 8), tenant, user_id, prompt[:TITLE_LENGTH], ms, turns)
+                thread = _Thread(identifier(random, ms, number * 8), tenant, user_id, prompt[:TITLE_LENGTH], ms, turns)
                 opened.append(thread)
-            ended = self._exchange(told, random, tenant, user_id, thread, identifier, ms, number, subject, prompt)
+            ended = self._exchange(told, random, tenant, user_id, thread, row_id, ms, number, subject, prompt)
             if thread is not None:
                 thread.updated = ms
                 thread.turns -= 1
@@ -195,7 +162,7 @@ class Teller:
         tenant: Tenant,
         user_id: str,
         thread: _Thread | None,
-        identifier: int,
+        row_id: int,
         ms: int,
         number: int,
         subject: Subject,
@@ -208,7 +175,7 @@ class Teller:
         luck = draw()
         status, error, message = Status.SUCCEEDED, None, ""
         if luck < 0.065:
-            status, error, message = self._trouble(random, outcome, identifier, ms, number, luck)
+            status, error, message = self._trouble(random, outcome, row_id, ms, number, luck)
         streamed = draw() < tenant.streamed
         is_completion = draw() < tenant.completions
         if error is None and luck > 0.985:
@@ -216,11 +183,13 @@ class Teller:
             streamed = True
         elif error is None and luck > 0.9835:
             status = Status.INTERRUPTED
+        # Nobody asks on in the very words of somebody before.
+        is_cached = 0.065 <= luck < 0.105 and thread is None
         answer, tool_calls, finish = "", "[]", ""
         if status is Status.SUCCEEDED:
             answer = _answer(random, subject)
             finish = "stop" if draw() < 0.96 else "length"
-            if is_completion and draw() < 0.08:
+            if is_completion and not is_cached and draw() < 0.08:
                 answer, finish = "", "tool_calls"
                 tool_calls = _TOOL_CALLS % (bits(24), bits(16))
         elif status is Status.CANCELLED:
@@ -235,7 +204,11 @@ class Teller:
         provider_latency: float | None = None
         cost: int | None = None
         route = outcome.route
-        if error is None and status is not Status.INTERRUPTED:
+        if is_cached:
+            tokens = (sent // _BYTES_PER_TOKEN + 8, len(answer) // _BYTES_PER_TOKEN + 1, 0, 0)
+            latency = first_token = round(1.5 * self._spread[bits(12)], 3)
+            cost = 0
+        elif error is None and status is not Status.INTERRUPTED:
             incoming = sent // _BYTES_PER_TOKEN + 8
             outgoing = (len(answer) or 120) // _BYTES_PER_TOKEN + 1
             cached = incoming // 2 if history and incoming > 200 and status is Status.SUCCEEDED else 0
@@ -246,14 +219,14 @@ class Teller:
             provider_latency = round(begun + (outgoing + thought) * 1000 / route.tokens_per_second, 3)
             first_token = round(outcome.elapsed + begun + 1.2, 3)
             self._attempt(
-                random, outcome, identifier, ms, number, status=status, finish=finish, tokens=tokens,
+                random, outcome, row_id, ms, number, status=status, finish=finish, tokens=tokens,
                 latency=provider_latency, first_token=begun,
             )  # fmt: skip
             latency = round(outcome.elapsed + 2.4 * spread, 3)
             spent = [known for known in outcome.costs if known is not None]
             cost = sum(spent) if spent and len(spent) == len(outcome.costs) else None
         elif status is Status.INTERRUPTED:
-            self._attempt(random, outcome, identifier, ms, number, status=status)
+            self._attempt(random, outcome, row_id, ms, number, status=status)
             error, message = errors.ProviderError, _INTERRUPTED
         else:
             provider_latency = outcome.rows[-1][-2]
@@ -261,19 +234,19 @@ class Teller:
         if latency is not None:
             finished = ms + int(latency)
         interrupted = status is Status.INTERRUPTED
-        trace = f"{_identifier(random, ms, number * 8):032x}"
+        trace = trace_of(identifier(random, ms, number * 8))
         told.interactions.append(
             (
-                identifier, tenant.id, tenant.keys[bits(2) % len(tenant.keys)], thread.id if thread else None, user_id,
+                row_id, tenant.id, tenant.keys[bits(2) % len(tenant.keys)], thread.id if thread else None, user_id,
                 tenant.plan, "completions" if is_completion else "chat", streamed,
-                f"{trace[:8]}-{trace[8:12]}-{trace[12:16]}-{trace[16:20]}-{trace[20:]}",
-                f"job-{bits(40):x}" if draw() < tenant.named_requests else None, ms, finished, None, status.value,
+                trace, f"job-{bits(40):x}" if draw() < tenant.named_requests else None, ms, finished, None,
+                status.value,
                 "server_error" if interrupted else error.type if error else "",
                 INTERRUPTED_CODE if interrupted else error.code if error else "",
                 message, asked.name, route.name, route.provider, "named",
                 prompt, subject.system_prompt, "[]", messages, _PARAMETERS[bits(8) % 7], answer, "", tool_calls,
                 finish, _METADATA[bits(8) % 9], *tokens, status is Status.CANCELLED, cost,
-                latency, provider_latency, first_token, outcome.retries, outcome.fallback, False,
+                latency, provider_latency, first_token, outcome.retries, outcome.fallback, is_cached,
             )
         )  # fmt: skip
         told.attempts += outcome.rows
@@ -283,7 +256,7 @@ class Teller:
         return finished if finished is not None else ms
 
     def _trouble(
-        self, random: Random, outcome: _Outcome, identifier: int, ms: int, number: int, luck: float
+        self, random: Random, outcome: _Outcome, row_id: int, ms: int, number: int, luck: float
     ) -> tuple[Status, type[errors.ProviderError] | None, str]:
         """Failed attempts: up to a failure, or to what another attempt or another provider mends."""
         faults, weights = (_FAULTS, _FAULT_WEIGHTS) if luck < 0.02 else (_PASSING, _PASSING_WEIGHTS)
@@ -293,7 +266,7 @@ class Teller:
             message = words.format(provider=outcome.route.provider, model=outcome.route.name)
             waited = 10_000.0 if error is errors.FirstByteTimeout else 90 * self._spread[random.getrandbits(12)]
             self._attempt(
-                random, outcome, identifier, ms, number, status=Status.FAILED, error=error, message=message,
+                random, outcome, row_id, ms, number, status=Status.FAILED, error=error, message=message,
                 upstream_status=status, latency=round(waited, 3),
             )  # fmt: skip
             outcome.retries = attempt
@@ -310,7 +283,7 @@ class Teller:
         self,
         random: Random,
         outcome: _Outcome,
-        identifier: int,
+        row_id: int,
         ms: int,
         number: int,
         *,
@@ -341,7 +314,7 @@ class Teller:
         answered = status in {Status.SUCCEEDED, Status.CANCELLED} or upstream_status is not None
         outcome.rows.append(
             (
-                _identifier(random, started, number * 8 + 2 + place), identifier, place + 1, route.provider,
+                identifier(random, started, number * 8 + 2 + place), row_id, place + 1, route.provider,
                 route.upstream_id, started, status.value, error.code if error else "", message, upstream_status,
                 _UPSTREAM_IDS.get(route.provider, "chatcmpl-%024x") % random.getrandbits(88) if answered else "",
                 finish, finish.upper() if route.provider == "gemini" else finish, 0,
@@ -351,38 +324,9 @@ class Teller:
         )  # fmt: skip
         outcome.elapsed += latency or 0.0
 
-    def _random(self, chunk: int) -> Random:
+    def random(self, chunk: int) -> Random:
+        """What the chunk's chances follow from."""
         return Random(f"{self.plan.seed}/{chunk}")  # noqa: S311 - nothing here is secret
-
-
-def _moments(plan: Plan) -> Callable[[float], int]:
-    """The moment (ms) of the n-th interaction, for rising fractional n: more by day than by night, on working days than
-    at weekends, and more with every week."""
-    first, last = int(plan.began.timestamp() * 1000), int(plan.ended.timestamp() * 1000)
-    hour = 3_600_000
-    edges = list(range(first, last, hour))
-    weights = []
-    for place, edge in enumerate(edges):
-        moment = dt.datetime.fromtimestamp(edge / 1000, tz=dt.UTC)
-        share = min(hour, last - edge) / hour
-        grown = 1 + (_GROWTH - 1) * place / len(edges)
-        weights.append(_HOURS[moment.hour] * _WEEKDAYS[moment.weekday()] * grown * share)
-    total = list(accumulate(weights))
-    scale = total[-1] / plan.interactions
-
-    def moment_of(n: float) -> int:
-        want = n * scale
-        place = min(bisect_left(total, want), len(edges) - 1)
-        into = (want - (total[place] - weights[place])) / weights[place]
-        return min(edges[place] + int(into * min(hour, last - edges[place])), last - 1)
-
-    return moment_of
-
-
-def _identifier(random: Random, ms: int, counter: int) -> int:
-    """A UUIDv7 as its integer: the moment, a counter that rises through the whole story, and 32 random bits."""
-    high, low = counter >> 30, counter & 0x3FFFFFFF
-    return ms << 80 | 7 << 76 | high << 64 | 2 << 62 | low << 32 | random.getrandbits(32)
 
 
 def _prompt(random: Random, subject: Subject, words: Words) -> str:

@@ -31,7 +31,7 @@ def test_the_operator_sees_why_and_stores_it_again(client, refused) -> None:
     kept.facts = kept.facts.replace("\\u0000", "")
     kept.save()
     chosen = {"action": "try_again", "_selected_action": [str(refused.id)]}
-    assert "1 exchanges are on record now." in client.post(reverse(LIST), chosen, follow=True).content.decode()
+    assert "On record now: 1 exchange." in client.post(reverse(LIST), chosen, follow=True).content.decode()
     assert Interaction.objects.get().response == "ab"
     assert not QuarantinedExchange.objects.exists()
 
@@ -52,3 +52,11 @@ def test_members_do_not_see_it(client, member, refused) -> None:
 def test_an_empty_quarantine_says_so(client) -> None:
     client.force_login(UserFactory.create(is_staff=True, is_superuser=True))
     assert "Nothing is in quarantine" in client.get(reverse(LIST)).content.decode()
+
+
+@pytest.mark.parametrize("name", ["quarantinedexchange", "removal", "savedfilter"])
+def test_empty_list_speaks_of_no_results(client, name: str) -> None:
+    client.force_login(UserFactory.create(is_superuser=True))
+    content = client.get(reverse(f"admin:chat_{name}_changelist")).content.decode()
+    assert "0 results" not in content
+    assert "Show all" not in content

@@ -299,3 +299,40 @@ async def test_a_claim_that_could_not_be_given_back_is_given_back_later(owner, c
     while await IdempotencyClaim.objects.aexists():  # noqa: ASYNC110 - it is given back behind the answer
         await asyncio.sleep(0.01)
     assert not heartbeat._unwanted
+
+
+async def test_a_claim_of_which_nobody_learnt_that_it_was_won_is_given_back(owner, caller, monkeypatch):
+    """The connection breaks between the claim's commit and the word of it: nobody is at the answer."""
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    real = IdempotencyClaim.objects.bulk_create
+
+    def put_and_break(*args, **kwargs):
+        monkeypatch.setattr(IdempotencyClaim.objects, "bulk_create", real)
+        real(*args, **kwargs)
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(IdempotencyClaim.objects, "bulk_create", put_and_break)
+    person = caller(owner.raw)
+    assert (await ask(person)).status_code == 503
+    again = await asyncio.wait_for(ask(person), 5)
+    assert (again.status_code, is_replayed(again), len(SimulatedAdapter.log)) == (200, False, 1)
+
+
+async def test_a_claim_that_lands_after_its_connection_broke_is_given_back(owner, caller, monkeypatch):
+    """The database goes on with a statement whose client it has lost."""
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    landed = []
+
+    def break_first(new, **_):
+        monkeypatch.undo()
+        monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+        landed.extend(new)
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(IdempotencyClaim.objects, "bulk_create", break_first)
+    person = caller(owner.raw)
+    assert (await ask(person)).status_code == 503
+    await asyncio.sleep(0.2)
+    await IdempotencyClaim.objects.abulk_create(landed)
+    again = await asyncio.wait_for(ask(person), 5)
+    assert (again.status_code, is_replayed(again), len(SimulatedAdapter.log)) == (200, False, 1)

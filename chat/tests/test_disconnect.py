@@ -29,10 +29,8 @@ def upstream(tmp_path: Path) -> Iterator[MockUpstream]:
         yield running
 
 
-def left_streams(server: LiveServer, upstream: MockUpstream, *, count: int) -> list[UpstreamCall]:
+def left_streams(server: LiveServer, upstream: MockUpstream, *, key: str, count: int) -> list[UpstreamCall]:
     """What the vendor says of that many streams, once each has ended."""
-    server.manage("create_organization", "Acme", "--plan", "unlimited")
-    key = server.manage("create_api_key", "--organization", "Acme").strip()
     model = f"openai/mock-{CHUNKS}?delay=0.02"
     with Load(server.base_url, key=key, model=model, streamed=1.0, abandoned=1.0, count=count) as load:
         load.finish()
@@ -44,9 +42,11 @@ def left_streams(server: LiveServer, upstream: MockUpstream, *, count: int) -> l
     return upstream.calls()
 
 
-def test_a_left_stream_is_closed_at_once_and_its_usage_is_estimated(serve: Serve, upstream: MockUpstream) -> None:
+def test_a_left_stream_is_closed_at_once_and_its_usage_is_estimated(
+    serve: Serve, acme_key: str, upstream: MockUpstream
+) -> None:
     server = serve("--no-background", environment=upstream.environment)
-    calls = left_streams(server, upstream, count=4)
+    calls = left_streams(server, upstream, key=acme_key, count=4)
     assert {call.ended for call in calls} == {"gone"}
     rows = ledger.interactions(server)
     assert {(row.status, row.usage_estimated) for row in rows} == {("cancelled", True)}
@@ -56,10 +56,10 @@ def test_a_left_stream_is_closed_at_once_and_its_usage_is_estimated(serve: Serve
 
 
 def test_a_left_stream_is_heard_out_for_its_usage_when_that_is_the_setting(
-    serve: Serve, upstream: MockUpstream
+    serve: Serve, acme_key: str, upstream: MockUpstream
 ) -> None:
     server = serve("--no-background", environment={**upstream.environment, "ON_DISCONNECT": "drain"})
-    calls = left_streams(server, upstream, count=4)
+    calls = left_streams(server, upstream, key=acme_key, count=4)
     assert {(call.ended, call.chunks) for call in calls} == {("finished", CHUNKS)}
     rows = [(row.status, row.usage_estimated, row.output_tokens, row.response) for row in ledger.interactions(server)]
     assert rows == [("cancelled", False, CHUNKS, WHOLE)] * 4

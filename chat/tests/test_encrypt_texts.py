@@ -141,7 +141,7 @@ def test_a_row_that_no_key_opens_stays_and_is_reported(keys) -> None:
     lost = InteractionFactory.create(attempt=None)
     keys(KEY)
     InteractionFactory.create(attempt=None)
-    with pytest.raises(CommandError, match="1 rows hold texts that no key opens"):
+    with pytest.raises(CommandError, match="No key opens texts of 1 row; they stay"):
         run()
     keys(OLDER)
     assert Interaction.objects.get(pk=lost.pk).prompt == lost.prompt

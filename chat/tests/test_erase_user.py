@@ -66,7 +66,7 @@ def test_texts_go_everywhere_and_numbers_stay(owner: Person) -> None:
         exchange(owner, tools=True, metadata={"a": "b"}),
     ]
     figures = [(row.input_tokens, row.cost, row.latency_ms, row.user_id) for row in theirs]
-    assert erase() == "Erased of eve of Acme: 6 interactions, 1 conversations, 0 exchanges in quarantine.\n"
+    assert erase() == "Erased of eve of Acme: 6 interactions, 1 conversation, 0 exchanges in quarantine.\n"
     assert [holds_texts(row) for row in theirs] == [False] * 6
     assert [(row.input_tokens, row.cost, row.latency_ms, row.user_id) for row in theirs] == figures
     assert Attempt.objects.count() == 6
@@ -87,7 +87,7 @@ def test_nobody_elses_texts_go(owner: Person, stranger: Person) -> None:
 
 def test_a_dry_run_counts_and_changes_nothing(owner: Person) -> None:
     row = exchange(owner)
-    assert erase(dry_run=True).startswith("Would be erased of eve of Acme: 1 interactions")
+    assert erase(dry_run=True).startswith("Would be erased of eve of Acme: 1 interaction")
     assert holds_texts(row)
     assert not Removal.objects.exists()
 
@@ -97,7 +97,7 @@ def test_quarantine_keeps_numbers_alone(owner: Person) -> None:
         row = InteractionFactory.build(organization=owner.organization, user_id=user_id, age=HOUR)
         attempt = AttemptFactory.build(interaction=row, failed=True)
         quarantine.put(ExchangeRows(interaction=row, attempts=[attempt]), reason=f"NUL in {row.prompt}")
-    assert "1 exchanges in quarantine" in erase()
+    assert "1 exchange in quarantine" in erase()
     assert "0 exchanges in quarantine" in erase()
     kept = {
         rows.from_facts(orjson.loads(row.facts)).interaction.user_id: row for row in QuarantinedExchange.objects.all()
@@ -116,9 +116,9 @@ def test_what_a_dead_process_left_is_erased_too(owner: Person, settings) -> None
     facts = rows.as_facts(ExchangeRows(interaction=row, attempts=[AttemptFactory.build(interaction=row)]))
     dead.begin(row.id, facts)
     dead.end(row.id, facts)
-    assert "Journals of running processes on this host hold 1 exchanges of theirs." in erase()
+    assert "Journals of running processes on this host hold 1 exchange of theirs." in erase()
     dead.close()
-    assert erase().startswith("Erased of eve of Acme: 1 interactions")
+    assert erase().startswith("Erased of eve of Acme: 1 interaction")
     assert not holds_texts(Interaction.objects.get(id=row.id))
     assert list(settings.JOURNAL_DIR.iterdir()) == []
 
@@ -161,7 +161,7 @@ def test_an_owner_is_asked_before_anything_goes(client: Client, owner: Person) -
     assert "Erase what eve of Acme said and was told?" in asked
     assert holds_texts(row)
     said = client.post(page_of(row), follow=True).content.decode()
-    assert "Erased: 1 interactions of eve." in said
+    assert "Erased: 1 interaction of eve." in said
     assert not holds_texts(row)
     assert Removal.objects.get().by == owner.user.get_username()
     listed = client.get(reverse("admin:chat_removal_changelist")).content.decode()

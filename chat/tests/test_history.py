@@ -5,8 +5,10 @@ import datetime as dt
 import pytest
 from django.utils import timezone
 
+from chat import payloads, walking
 from chat.models import Conversation, Interaction
 from chat.tests.factories import AttemptFactory, ConversationFactory, InteractionFactory
+from llmchat.lib.uuid7 import moment_of
 
 pytestmark = pytest.mark.django_db
 
@@ -30,7 +32,7 @@ def test_pages_run_from_newest_to_oldest_and_end(owner, as_):
 
 
 def test_an_empty_record_is_an_empty_page(owner, as_):
-    assert as_(owner, "/v1/interactions").json() == {"data": [], "nextCursor": None}
+    assert as_(owner, "/v1/interactions").json() == {"data": [], "nextCursor": None, "lookedBackTo": None}
     assert as_(owner, "/v1/conversations").json() == {"data": [], "nextCursor": None}
 
 
@@ -77,6 +79,9 @@ def test_times_narrow(owner, as_):
         ({"since": "x"}, "since"),
         ({"model": "\x00"}, "model"),
         ({"colour": "x"}, "colour"),
+        ({"search": ""}, "search"),
+        ({"search": "-not ..."}, "search"),
+        ({"search": "x" * 1_001}, "search"),
     ],
 )
 def test_a_wrong_query_is_named(owner, as_, query, param):
@@ -149,9 +154,13 @@ def test_deleting_a_conversation_erases_texts_and_keeps_numbers(owner, as_):
 def test_a_list_reads_no_long_columns_and_no_row_twice(owner, as_, django_assert_max_num_queries):
     InteractionFactory.create_batch(10, organization=owner.organization)
     as_(owner, "/v1/interactions")
-    with django_assert_max_num_queries(1) as queries:
+    # On PostgreSQL within a transaction of its own, that ends it when it takes too long.
+    with django_assert_max_num_queries(6) as queries:
         as_(owner, "/v1/interactions")
-    assert '"messages"' not in queries.captured_queries[0]["sql"]
+    # The ids that an index holds, then their rows.
+    [ids, read] = [query["sql"] for query in queries.captured_queries if query["sql"].startswith("SELECT")]
+    assert ids.startswith('SELECT "chat_interaction"."id" AS "id" FROM')
+    assert '"messages"' not in read
 
 
 def test_a_key_without_the_scope_is_refused(owner, as_):
@@ -173,3 +182,74 @@ def test_moments_far_away_are_moments(owner, as_, moment):
 def test_a_wrong_filter_is_named(owner, as_, query):
     response = as_(owner, "/v1/interactions", query)
     assert (response.status_code, response.json()["error"]["param"]) == (400, next(iter(query)))
+
+
+# --- Search -----------------------------------------------------------------------------------------------------------
+def said(person, prompt, response="Well.", **fields):
+    return InteractionFactory.create(organization=person.organization, prompt=prompt, response=response, **fields)
+
+
+def test_words_phrases_and_exclusions_are_found_in_prompts_and_responses(owner, as_):
+    asked = said(owner, "Where is my parcel?")
+    told = said(owner, "Well?", "Your parcel is on its way, no refund.")
+    said(owner, "Something else.")
+
+    def found(search):
+        return [row["id"] for row in as_(owner, "/v1/interactions", {"search": search}).json()["data"]]
+
+    assert found("parcel") == [str(told.id), str(asked.id)]
+    assert found('"on its way"') == [str(told.id)]
+    assert found("parcel -refund") == [str(asked.id)]
+    assert found(str(asked.id)) == [str(asked.id)]
+    assert found(asked.trace_id) == [str(asked.id)]
+    assert found("nothing") == []
+
+
+def test_search_goes_together_with_the_filters(owner, as_):
+    said(owner, "parcel", user_id="ben")
+    wanted = said(owner, "parcel", user_id="ada", model="claude-haiku")
+    for query in ({"userId": "ada"}, {"model": "claude-*"}, {"model": "claude-haiku", "status": "succeeded"}):
+        rows = as_(owner, "/v1/interactions", {"search": "parcel", **query}).json()["data"]
+        assert [row["id"] for row in rows] == [str(wanted.id)], query
+
+
+def test_search_finds_the_own_organization_alone(owner, member, stranger, as_):
+    row = said(owner, "parcel", trace_id="request-of-acme")
+    for search in ("parcel", str(row.id), str(row.conversation_id or row.id), "request-of-acme", row.user_id):
+        assert as_(stranger, "/v1/interactions", {"search": search}).json()["data"] == []
+    assert [found["id"] for found in as_(member, "/v1/interactions", {"search": "parcel"}).json()["data"]] == [
+        str(row.id)
+    ]
+
+
+def test_erased_texts_are_not_found(owner, as_):
+    said(owner, "", response="", erased_at=timezone.now(), user_id="parcels")
+    assert as_(owner, "/v1/interactions", {"search": "parcel"}).json()["data"] == []
+
+
+@pytest.mark.parametrize("query", [{"search": "parcel"}, {"model": "rare"}])
+def test_answer_says_how_far_it_has_looked_and_goes_on_from_there(owner, as_, monkeypatch, query):
+    monkeypatch.setattr(walking, "STEP", 2)
+    monkeypatch.setattr(walking, "MOST", 4)
+    wanted = said(owner, "parcel", model="rare")
+    newer = [said(owner, "Something else.") for _ in range(5)]
+    page = as_(owner, "/v1/interactions", query).json()
+    assert (page["data"], page["nextCursor"]) == ([], str(newer[1].id))
+    assert page["lookedBackTo"] == payloads.timestamp(moment_of(newer[1].id))
+    page = as_(owner, "/v1/interactions", {**query, "cursor": page["nextCursor"]}).json()
+    assert ([row["id"] for row in page["data"]], page["nextCursor"], page["lookedBackTo"]) == (
+        [str(wanted.id)],
+        None,
+        None,
+    )
+
+
+def test_what_takes_too_long_says_what_to_do(owner, as_, monkeypatch):
+    def too_slow(*args, **kwargs):
+        raise walking.TooSlow
+
+    monkeypatch.setattr(walking, "page", too_slow)
+    response = as_(owner, "/v1/interactions", {"search": "parcel"})
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "query_too_slow")
+    assert "since" in response.json()["error"]["message"]
+    assert response["Retry-After"] == "2"

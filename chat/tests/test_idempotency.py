@@ -2,6 +2,8 @@
 
 import asyncio
 import datetime as dt
+import re
+from contextlib import aclosing
 
 import orjson
 import pytest
@@ -45,6 +47,24 @@ def content_of(chunks):
 
 def is_replayed(response) -> bool:
     return response.get("Idempotent-Replayed") == "true"
+
+
+@pytest.fixture
+def go_on(monkeypatch) -> asyncio.Event:
+    """The simulated provider falls silent after two pieces of an answer until this is set."""
+    goes_on, real = asyncio.Event(), SimulatedAdapter.stream
+
+    async def stream(self, request):
+        async with aclosing(real(self, request)) as events:
+            said = 0
+            async for event in events:
+                if said == 2:
+                    await goes_on.wait()
+                said += 1
+                yield event
+
+    monkeypatch.setattr(SimulatedAdapter, "stream", stream)
+    return goes_on
 
 
 # --- Finished calls --------------------------------------------------------------------------------------------------
@@ -217,27 +237,31 @@ async def test_streams_and_whole_answers_share_one_call(owner, caller, first):
     assert (await statuses(), len(SimulatedAdapter.log)) == ([Status.SUCCEEDED], 1)
 
 
-async def test_a_late_reader_gets_the_stream_from_its_start(owner, caller):
+async def test_a_late_reader_gets_the_stream_from_its_start(owner, caller, go_on):
     person = caller(owner.raw)
     parts = aiter(await ask(person, model=BRISK, stream=True))
-    begun = [await anext(parts), await anext(parts)]
+    begun = b""
+    while begun.count(b"\n\n") < 2:
+        begun += await anext(parts)
     late = await ask(person, model=BRISK, stream=True)
+    go_on.set()
     [(_, said), *late_rest] = await frames(late)
     rest = [part async for part in parts]
     assert is_replayed(late)
-    assert said["text"] == "".join(orjson.loads(part.partition(b"data: ")[2])["text"] for part in begun)
+    assert said["text"] == "".join(orjson.loads(data)["text"] for data in re.findall(rb"data: (.*)\n\n", begun))
     assert b"".join(rest).count(b"event: ") == len(late_rest)
     assert said["text"] + text_of(late_rest) == late_rest[-1][1]["response"]
     assert len(SimulatedAdapter.log) == 1
 
 
-async def test_one_reader_who_leaves_does_not_end_the_call_for_the_others(owner, caller):
+async def test_one_reader_who_leaves_does_not_end_the_call_for_the_others(owner, caller, go_on):
     person = caller(owner.raw)
     parts = aiter(await ask(person, model=BRISK, stream=True))
     await anext(parts)
     whole = asyncio.ensure_future(ask(person, model=BRISK))
     staying = await ask(person, model=BRISK, stream=True)
     await parts.aclose()
+    go_on.set()
     events = await frames(staying)
     assert (events[-1][0], events[-1][1]) == ("done", (await whole).json())
     assert (await statuses(), len(SimulatedAdapter.log)) == ([Status.SUCCEEDED], 1)
@@ -251,7 +275,7 @@ async def test_a_stream_that_nobody_reads_does_not_hold_up_the_others(owner, cal
     assert (await frames(unread))[-1] == ("done", whole.json())
 
 
-async def test_when_all_have_left_the_call_ends_and_may_be_made_again(owner, caller):
+async def test_when_all_have_left_the_call_ends_and_may_be_made_again(owner, caller, go_on):
     person = caller(owner.raw)
     parts = aiter(await ask(person, model=BRISK, stream=True))
     whole = asyncio.ensure_future(ask(person, model=BRISK))
@@ -264,6 +288,7 @@ async def test_when_all_have_left_the_call_ends_and_may_be_made_again(owner, cal
     with pytest.raises(asyncio.CancelledError):
         await whole
     await engine.drain()
+    go_on.set()
     again = await ask(person, model=BRISK)
     assert (again.status_code, is_replayed(again)) == (200, False)
     assert await statuses() == [Status.CANCELLED, Status.SUCCEEDED]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from chat.tests.asking_at_once import ask, ask_at_once, begin
 from conftest import Serve
 from llmchat.tests import ledger
 from llmchat.tests.mock_upstream import MockUpstream
+from llmchat.tests.needs import need
 from llmchat.tests.servers import LiveServer, Redis, missing_programs
 from llmchat.tests.waiting import eventually
 
@@ -48,7 +48,7 @@ class Start(Protocol):
 
 
 @pytest.fixture
-def two_servers(serve: Serve, upstream: MockUpstream) -> Start:
+def two_servers(serve: Serve, acme_key: str, upstream: MockUpstream) -> Start:
     """As on two machines: they share the database, not the journal."""
 
     def start(**environment: str) -> Processes:
@@ -57,32 +57,24 @@ def two_servers(serve: Serve, upstream: MockUpstream) -> Start:
         shared = {"DATABASE_URL": f"sqlite:///{first.data / 'llmchat.sqlite3'}"}
         shared |= {name: first.environment[name] for name in ("DATABASE_URL", "REDIS_URL") if name in first.environment}
         second = serve("--no-background", environment={**settings, **shared})
-        return Processes(first, [first.base_url, second.base_url], _key_for(first))
+        return Processes(first, [first.base_url, second.base_url], acme_key)
 
     return start
 
 
 @pytest.fixture
-def two_workers(serve: Serve, upstream: MockUpstream) -> Iterator[Start]:
+def two_workers(serve: Serve, acme_key: str, upstream: MockUpstream) -> Iterator[Start]:
     """Of one server."""
     with ExitStack() as ending:
 
         def start(**environment: str) -> Processes:
             settings = {**upstream.environment, "LOG_LEVEL": "WARNING", **environment}
-            if missing := missing_programs():
-                if os.environ.get("CI") == "true":
-                    pytest.fail("; ".join(missing))
-                pytest.skip("; ".join(missing))
+            need(missing_programs())
             settings["REDIS_URL"] = ending.enter_context(Redis()).url
             server = serve("--workers", "2", "--no-background", environment=settings)
-            return Processes(server, [server.base_url], _key_for(server))
+            return Processes(server, [server.base_url], acme_key)
 
         yield start
-
-
-def _key_for(server: LiveServer) -> str:
-    server.manage("create_organization", "Acme", "--plan", "unlimited")
-    return server.manage("create_api_key", "--organization", "Acme").strip()
 
 
 @pytest.fixture(params=["two_workers", "two_servers"])

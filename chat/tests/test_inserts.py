@@ -90,6 +90,18 @@ def test_hard_values_are_stored_as_the_orm_stores_them(owner) -> None:
     assert ours == theirs
 
 
+def test_rows_of_which_only_some_know_a_value_are_stored_together_as_the_orm_stores_them(owner) -> None:
+    build = InteractionFactory.build
+    batch = [build(organization=owner.organization, attempt=None, **values) for values in ({}, HARD, {"failed": True})]
+    with transaction.atomic():
+        Interaction.objects.bulk_create(batch)
+        theirs = [stored(Interaction, row.pk) for row in batch]
+        transaction.set_rollback(True)
+    inserts.insert(batch)
+    ours = [stored(Interaction, row.pk) for row in batch]
+    assert ours == theirs
+
+
 def test_attempts_and_conversations_are_stored_as_the_orm_stores_them(owner) -> None:
     interaction = InteractionFactory.create(organization=owner.organization, attempt=None)
     for row in (

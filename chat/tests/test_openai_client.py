@@ -16,16 +16,14 @@ SIMULATED = "simulated/echo"
 
 @pytest.fixture
 def server(serve: Serve):
-    server = serve()
+    server = serve("--no-background")
     server.manage("update_prices", "--quiet")
-    server.manage("create_organization", "Acme", "--plan", "unlimited")
     return server
 
 
 @pytest.fixture
-def client(server) -> Iterator[openai.OpenAI]:
-    key = server.manage("create_api_key", "--organization", "Acme").strip()
-    with openai.OpenAI(base_url=f"{server.base_url}/v1", api_key=key, max_retries=0) as client:
+def client(server, acme_key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.base_url}/v1", api_key=acme_key, max_retries=0) as client:
         yield client
 
 

@@ -27,24 +27,20 @@ def ask(server: LiveServer, key: str, *, count: int, model: str = "openai/mock-3
             assert answer.usage.completion_tokens == 3
 
 
-def key_of(server: LiveServer, organization: str) -> str:
-    server.manage("create_organization", organization, "--plan", "unlimited")
-    return server.manage("create_api_key", "--organization", organization).strip()
-
-
-def test_model_that_has_been_quick_is_asked_in_one_piece(serve: Serve, upstream: MockUpstream) -> None:
+def test_model_that_has_been_quick_is_asked_in_one_piece(serve: Serve, acme_key: str, upstream: MockUpstream) -> None:
     server = serve("--no-background", environment=upstream.environment)
-    acme, globex = key_of(server, "Acme"), key_of(server, "Globex")
-    ask(server, acme, count=11)
+    server.manage("create_organization", "Globex", "--plan", "unlimited")
+    globex_key = server.manage("create_api_key", "--organization", "Globex").strip()
+    ask(server, acme_key, count=11)
     # Neither another organization nor another model is known to be quick by that.
-    ask(server, globex, count=1)
-    ask(server, acme, count=1, model="openai/mock-3?burst=1")
+    ask(server, globex_key, count=1)
+    ask(server, acme_key, count=1, model="openai/mock-3?burst=1")
     assert [call.streamed for call in upstream.calls()] == [True] * 8 + [False] * 3 + [True] * 2
 
 
-def test_model_that_has_been_slow_is_asked_for_pieces(serve: Serve, upstream: MockUpstream) -> None:
+def test_model_that_has_been_slow_is_asked_for_pieces(serve: Serve, acme_key: str, upstream: MockUpstream) -> None:
     hurried = {**upstream.environment, "PROVIDER_FIRST_BYTE_SECONDS": "0.4"}
     server = serve("--no-background", environment=hurried)
     # Slower than a quarter of the limit, and long before it.
-    ask(server, key_of(server, "Acme"), count=10, model="openai/mock-3?first=0.15")
+    ask(server, acme_key, count=10, model="openai/mock-3?first=0.15")
     assert [call.streamed for call in upstream.calls()] == [True] * 10

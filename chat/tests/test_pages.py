@@ -12,11 +12,14 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from asgiref.sync import sync_to_async
 from playwright.async_api import expect
 
 from accounts.models import User
 from accounts.tests.factories import PASSWORD, UserFactory
 from accounts.tests.fixtures import Person
+from chat import rerun
+from chat.admin import conversations
 from chat.models import IdempotencyClaim, Interaction
 from chat.tests.factories import MARKUP, ConversationFactory, InteractionFactory
 from llmchat.lib.uuid7 import uuid7
@@ -62,7 +65,7 @@ class Visit:
         await self.page.get_by_label("Username").fill(user.username)
         await self.page.get_by_label("Password", exact=False).first.fill(PASSWORD)
         await self.page.get_by_role("button", name="Log in").click()
-        await expect(self.page.get_by_role("heading", name="Overview")).to_be_visible()
+        await expect(self.page.get_by_role("heading", name="Dashboard")).to_be_visible()
 
     async def open(self, path: str) -> None:
         await self.page.goto(f"{self.server}{path}")
@@ -112,13 +115,13 @@ async def test_operator_finds_a_failure_by_filter_and_reads_it(
     listed = page.locator("#result_list tbody")
     await expect(listed).to_have_count(4)
 
-    await page.get_by_text("Filters", exact=False).first.click()
+    await page.locator("#changelist").get_by_text("Filters", exact=False).first.click()
     panel = page.locator("#changelist-filter")
     await panel.locator("[name=provider]").select_option("gemini", force=True)
     await panel.locator("[name=user]").fill("ana")
-    await panel.locator("[name=status__exact]").select_option(["failed"], force=True)
+    await panel.locator("[name=status]").select_option(["failed"], force=True)
     await panel.get_by_role("button", name="Apply").click()
-    await page.wait_for_url(re.compile("status__exact=failed"))
+    await page.wait_for_url(re.compile("status=failed"))
     await expect(listed).to_have_count(1)
 
     await listed.get_by_role("link", name="Doomed?").click()
@@ -224,6 +227,83 @@ async def test_member_sees_the_own_organization_only_also_in_the_dark(
     await expect(visit.page.locator("#result_list tbody")).to_have_count(len(rows))
     assert await visit.page.evaluate("document.documentElement.classList.contains('dark')")
     await visit.open(f"/admin/chat/interaction/{theirs.pk}/change/")
-    await expect(visit.page.get_by_role("heading", name="Overview")).to_be_visible()
+    await expect(visit.page.get_by_role("heading", name="Dashboard")).to_be_visible()
     await expect(visit.page.get_by_text("Umbrella's secret")).to_have_count(0)
+    visit.is_clean()
+
+
+async def test_long_thread_is_read_on_a_phone_in_the_dark_by_keyboard(
+    visit: Visit, operator: User, owner: Person, rows: dict[str, Interaction], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "PAGE_LENGTH", 3)
+    thread = rows["plain"].conversation
+    ways: list[dict[str, Any]] = [{"failed": True}, {"cancelled": True}, {"prompt": "Again?"}]
+    for way in ways:
+        await sync_to_async(InteractionFactory.create)(organization=owner.organization, conversation=thread, **way)
+    await visit.page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    await visit.page.emulate_media(color_scheme="dark")
+    await visit.log_in(operator)
+    await visit.open(f"/admin/chat/conversation/{rows['plain'].conversation_id}/change/")
+    turns = visit.page.locator(".rec-entry")
+    await expect(turns).to_have_count(3)
+    await expect(turns.nth(0)).to_contain_text("No answer came.")
+    await expect(turns.nth(1)).to_contain_text("the exchange was cancelled")
+    await expect(turns.nth(2)).to_contain_text("Again?")
+    await visit.page.get_by_role("link", name="Earlier", exact=True).press("Enter")
+    await expect(turns).to_have_count(2)
+    assert await visit.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    await visit.page.get_by_role("link", name="Compare with the one before").first.press("Enter")
+    await expect(visit.page.get_by_role("heading", name="Two interactions")).to_be_visible()
+    visit.is_clean()
+
+
+async def test_numbers_beside_the_list_lead_to_their_rows_and_can_be_folded_up(
+    visit: Visit, operator: User, rows: dict[str, Interaction]
+) -> None:
+    page = visit.page
+    await visit.log_in(operator)
+    await visit.open("/admin/chat/interaction/")
+    status = page.get_by_role("group", name="Status")
+    await status.get_by_role("link", name="Failed 1").press("Enter")
+    await expect(page.locator("#result_list tbody")).to_have_count(1)
+    await expect(status.locator("[aria-current]")).to_have_text(re.compile("Failed"))
+    await status.locator("[aria-current]").click()
+    await expect(page.locator("#result_list tbody")).to_have_count(len(rows))
+
+    await page.locator("#rec-facets summary").click()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/facets/" in request.url else None)
+    await page.reload()
+    await page.wait_for_load_state("networkidle")
+    assert asked == []
+    await page.locator("#rec-facets summary").press("Enter")
+    await expect(status).to_be_visible()
+    visit.is_clean()
+
+
+async def test_numbers_that_cannot_be_had_are_told(visit: Visit, operator: User, rows: dict[str, Interaction]) -> None:
+    await visit.log_in(operator)
+    await visit.page.route("**/facets/**", lambda route: route.fulfill(status=503, body="away"))
+    await visit.open("/admin/chat/interaction/")
+    await expect(visit.page.get_by_text("Not counted: the server answered 503")).to_be_visible()
+
+
+async def test_question_is_run_again_once_however_often_the_answer_is_loaded(
+    visit: Visit, operator: User, rows: dict[str, Interaction]
+) -> None:
+    page = visit.page
+    await visit.log_in(operator)
+    await visit.open(f"/admin/chat/interaction/{rows['rescued'].pk}/change/")
+    await page.get_by_role("link", name="Run again…").click()
+    await page.get_by_label("Model").fill("simulated/echo")
+    await page.get_by_role("button", name="Run again").dblclick()
+    await expect(page.get_by_role("heading", name="The same question, asked again")).to_be_visible()
+    await page.reload()
+    await page.go_back()
+    await page.go_forward()
+    await expect(page.get_by_role("heading", name="The same question, asked again")).to_be_visible()
+    again = Interaction.objects.filter(model_requested="simulated/echo")
+    assert await again.acount() == 1
+    found = await again.aget()
+    assert (found.metadata[rerun.OF], found.metadata[rerun.BY]) == (str(rows["rescued"].pk), "operator")
     visit.is_clean()

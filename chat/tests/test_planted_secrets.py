@@ -226,18 +226,16 @@ def environment_with(vendor: str, keys: dict[str, str]) -> dict[str, str]:
     }
 
 
-def test_no_secret_is_left_anywhere(serve: Serve, vendor: str) -> None:
+def test_no_secret_is_left_anywhere(serve: Serve, acme_key: str, vendor: str) -> None:
     keys = {name: planted(name) for name in VENDORS}
     # A form that the header of no request can take: the library's complaint would repeat it.
     keys["groq"] = f"grün\u2028{planted('groq')}"
     ours = {"SECRET_KEY": planted("secretkey")}
     server = serve(environment={**environment_with(vendor, keys), **ours})
-    server.manage("create_organization", "Acme", "--plan", "unlimited")
-    raw = server.manage("create_api_key", "--organization", "Acme").strip()
     theirs = {name: planted(name) for name in ("wrongkey", "bodykey", "headerkey", "querykey", "cookie", "metadatakey")}
-    findings = Findings({**keys, **ours, **theirs, "caller's key": raw, "refused key": f"llmc_{planted('')[:43]}"})
+    findings = Findings({**keys, **ours, **theirs, "caller's key": acme_key, "refused key": f"llmc_{planted('')[:43]}"})
     client = Client(server, findings)
-    good = {"Authorization": f"Bearer {raw}"}
+    good = {"Authorization": f"Bearer {acme_key}"}
 
     # What vendors give away, by every library, whole and streamed
     def ask(name: str, way: str, stream: bool) -> int:
@@ -256,13 +254,13 @@ def test_no_secret_is_left_anywhere(serve: Serve, vendor: str) -> None:
     client.ask("POST", "/v1/chat", chat, Authorization=f"Bearer {findings.planted['refused key']}")
     client.ask("POST", "/v1/chat", chat, Authorization=f"Basic {theirs['wrongkey']}")
     client.ask("POST", "/v1/chat", chat, X_API_Key=theirs["wrongkey"])
-    client.ask("POST", "/v1/chat", chat, X_API_Key=raw)
+    client.ask("POST", "/v1/chat", chat, X_API_Key=acme_key)
     client.ask("POST", "/v1/chat", chat, **good, Cookie=f"sessionid={theirs['cookie']}")
     client.ask("POST", "/v1/chat", chat, **good, Proxy_Authorization=f"Basic {theirs['headerkey']}")
     client.ask("POST", "/v1/chat", chat, **good, X_Goog_Api_Key=theirs["headerkey"])
     client.ask("POST", f"/v1/chat?api_key={theirs['querykey']}", chat, **good)
     client.ask("GET", f"/v1/models?access_token={theirs['querykey']}", **good)
-    client.ask("GET", f"/v1/interactions/{raw}", **good)
+    client.ask("GET", f"/v1/interactions/{acme_key}", **good)
     client.ask("POST", "/v1/chat", {**chat, "apiKey": theirs["bodykey"]}, **good)
     client.ask("POST", "/v1/chat", b'{"api_key": "' + theirs["bodykey"].encode() + b'"', **good)
     credentials = {
@@ -292,13 +290,11 @@ def test_no_secret_is_left_anywhere(serve: Serve, vendor: str) -> None:
     assert findings.told() == ""
 
 
-def test_with_a_key_no_text_of_an_exchange_is_left_anywhere(serve: Serve, vendor: str) -> None:
+def test_with_a_key_no_text_of_an_exchange_is_left_anywhere(serve: Serve, acme_key: str, vendor: str) -> None:
     key = base64.b64encode(secrets.token_bytes(32)).decode()
     texts = {name: planted(name) for name in ("prompt", "system", "title", "tool", "metadata", "stop", "picture")}
     server = serve(environment={**environment_with(vendor, {"openai": planted("openai")}), "TEXT_ENCRYPTION_KEYS": key})
-    server.manage("create_organization", "Acme", "--plan", "unlimited")
-    raw = server.manage("create_api_key", "--organization", "Acme").strip()
-    good = {"Authorization": f"Bearer {raw}"}
+    good = {"Authorization": f"Bearer {acme_key}"}
     findings = Findings({**texts, "encryption key": key})
     client = Client(server, Findings({}))  # callers get their texts
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 from accounts.models import Organization, Plan
 from accounts.tests.factories import OrganizationFactory
 from chat import partitions, quarantine, retention, rows, tasks, verification
-from chat.models import Attempt, Conversation, Interaction, QuarantinedExchange, Removal
+from chat.models import Attempt, Change, Conversation, Interaction, QuarantinedExchange, Removal
 from chat.rows import ExchangeRows
 from chat.tests.factories import ConversationFactory, InteractionFactory
 from chat.verification import Breach, Window
@@ -37,7 +37,14 @@ def organization(**keeps: int | None) -> Organization:
 
 
 def interaction(of: Organization, *, days: float, **fields: Any) -> Interaction:
-    return InteractionFactory.create(organization=of, age=days * DAY, **fields)
+    created: Interaction = InteractionFactory.create(organization=of, age=days * DAY, **fields)
+    as_if_rolled_up()
+    return created
+
+
+def as_if_rolled_up() -> None:
+    """Until it is, an exchange stays (analytics/tests/test_rolling.py)."""
+    Change.objects.all().delete()
 
 
 def removed() -> list[tuple[Any, ...]]:
@@ -211,9 +218,10 @@ def test_the_whole_record_is_right_afterwards() -> None:
         "enterprise": {},
     }.items():
         Plan.objects.update_or_create(slug=slug, defaults={"name": slug, **keeps})
-    call_command("seed_demo", interactions=600, days=60, stdout=io.StringIO(), stderr=io.StringIO())
+    call_command("seed_demo", interactions=300, days=30, stdout=io.StringIO(), stderr=io.StringIO())
+    call_command("roll_up", stdout=io.StringIO(), stderr=io.StringIO())
     apply()
     assert Removal.objects.filter(kind="exchanges").exists()
     assert Removal.objects.filter(kind="texts").exists()
-    assert 0 < Interaction.objects.count() < 600
+    assert 0 < Interaction.objects.count() < 300
     assert [found for found in verification.verify(Window()) if isinstance(found, Breach)] == []

@@ -130,6 +130,22 @@ def constraints_off() -> Iterator[None]:
             cursor.execute("SET session_replication_role = origin")
 
 
+def test_a_cost_beyond_what_sqlite_keeps_exactly_is_no_breach(row: Interaction):
+    """$1,660.978516609775 has 16 digits, and SQLite's floats keep 15."""
+    price = last(row).get().price_id
+    Price.objects.filter(pk=price).update(input_per_million=Decimal("66439140.664391"), output_per_million=0)
+    cost = Decimal("1660.978516609775")
+    for attempts in (last(row), first(row)):
+        attempts.update(price=price, cost=cost, input_tokens=25, output_tokens=45)
+    only(row).update(cost=2 * cost)
+    assert found() == []
+    only(row).update(cost=2 * cost + Decimal("0.000001"))
+    assert [breach[0] for breach in found()] == ["totals"]
+    only(row).update(cost=2 * cost)
+    last(row).update(cost=cost + Decimal("0.000001"))
+    assert {breach[0] for breach in found()} == {"totals", "costs"}
+
+
 # --- A record that the engine made --------------------------------------------------------------------------------
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -535,7 +551,7 @@ def test_a_right_record_ends_well(row) -> None:
         ]
         for invariant in verification.invariants_on_record()
     ]
-    assert lines[-1].startswith("1 interactions with 2 attempts verified in ")
+    assert lines[-1].startswith("1 interaction with 2 attempts verified in ")
 
 
 def test_breaches_are_counted_beyond_the_limit() -> None:
@@ -572,7 +588,7 @@ def test_the_window_is_by_the_moment_of_the_ids() -> None:
     said, code = run("--since", moments[1], "--until", moments[2])
     assert code == 1
     assert said.splitlines()[0].startswith(f"routes: {rows[1].id}: ")
-    assert said.splitlines()[-1].startswith("1 interactions ")
+    assert said.splitlines()[-1].startswith("1 interaction ")
     assert run("--since", timezone.now().date().isoformat(), "--until", "2990-01-01")[1] == 0
 
 

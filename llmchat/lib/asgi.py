@@ -15,8 +15,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-#: An extension of our own server: a set of functions that are called when the client's connection is lost.
+#: An extension that our own server offers: a set of functions that are called when the client's connection is lost.
 ON_DISCONNECT = "llmchat.on_disconnect"
+#: Another one: gives the request's body at once, if all of it is there, and None otherwise. What it gave is received.
+WHOLE_BODY = "llmchat.whole_body"
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -5,9 +5,10 @@ is given up. Nothing of it is kept; the application behind sees a body only with
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmchat.lib.asgi import Application, Message, Receive, Scope, Send, header, send_problem
+from llmchat.lib.asgi import WHOLE_BODY, Application, Message, Receive, Scope, Send, header, send_problem
 from llmchat.lib.envelope import APIError
 
 #: Digits of a length that is no more than a number too large.
@@ -42,6 +43,11 @@ class Bounds:
         """All of the body; None when the client left before. Raises `Refused`."""
         if not self.expects(scope):
             return b""
+        whole: Callable[[], bytes | None] | None = (scope.get("extensions") or {}).pop(WHOLE_BODY, None)
+        if whole is not None and (body := whole()) is not None:
+            if len(body) > self.max_bytes:
+                raise self.too_large()
+            return body
         pieces: list[bytes] = []
         received = 0
         # A timer of our own, since `asyncio.timeout` costs as much as all the rest of this.

@@ -116,6 +116,22 @@ class EnvReader:
             )
         return value
 
+    def mail(self, name: str) -> dict[str, Any]:
+        """Django's mail settings from an address; empty when there is none. The value is not echoed."""
+        address = self.optional(name)
+        if address is None:
+            return {}
+        try:
+            found = dict(self._env.email_url_config(address))
+            if not found["EMAIL_HOST"] and found["EMAIL_BACKEND"].endswith("smtp.EmailBackend"):
+                raise ValueError("no host")
+        except Exception as error:
+            raise ImproperlyConfigured(
+                f"{name} cannot be read. Set it to smtp+tls://user:password@host:587, "
+                "smtp+ssl://user:password@host:465, smtp://host:25 or consolemail://."
+            ) from error
+        return found
+
     def database(self, name: str, default: str) -> dict[str, Any]:
         """Django's database settings from an address (SQLite or PostgreSQL). The value is not echoed."""
         address = self.url(name, default, schemes={"sqlite", "postgres", "postgresql"})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ import orjson
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import DatabaseError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.utils.module_loading import import_string
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -182,7 +184,9 @@ class ErrorPages:
         return self._page(request, "page_not_found", exception, problem=as_api_error(Http404()))
 
     def server_error(self, request: HttpRequest) -> HttpResponse:
-        # Django has logged the exception already.
+        # Django has logged the exception already, and is still handling it.
+        if request.path.startswith(self.browsed) and isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+            return HttpResponse(render_to_string("503.html"), status=503)
         problem = APIError(
             "Something went wrong on our side. Try again, and report the request_id if it stays.",
             status=500,

@@ -76,6 +76,12 @@ class Boolean(serializers.BooleanField):
         return data
 
 
+class Kept(serializers.Field):  # type: ignore[type-arg]
+    """A field that has nothing to ask of values of these very types: they are kept as they are."""
+
+    kept: ClassVar[frozenset[type]] = frozenset()
+
+
 class TextOrList(serializers.Field):  # type: ignore[type-arg]
     """A string or a list of strings, given on as a list."""
 

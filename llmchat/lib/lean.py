@@ -30,6 +30,7 @@ from django.urls import resolve
 from llmchat.lib import envelope
 from llmchat.lib.asgi import ON_DISCONNECT, Application, Receive, Scope, Send, send_problem
 from llmchat.lib.body_limit import Bounds, Refused
+from llmchat.lib.rendering import JSONResponse
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class LeanHandler:
         self._hosts: set[str] = set()
         self._names_of_cookies = (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME)
         self._always = {secure: _headers_of_every_response(secure=secure) for secure in (False, True)}
+        kind = (b"content-type", b"application/json")
+        self._of_json = {secure: [kind, *always] for secure, always in self._always.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get(scope["path"]) if scope["type"] == "http" else None
@@ -105,6 +108,12 @@ class LeanHandler:
             leave_in_peace()
 
     async def _send(self, response: Any, send: Send, *, secure: bool) -> None:
+        if isinstance(response, JSONResponse) and response.is_plain:
+            content = response.content
+            headers = [*self._of_json[secure], (b"content-length", b"%d" % len(content))]
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            await send({"type": "http.response.body", "body": content})
+            return
         headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
         names = {name for name, _ in headers}
         headers += [pair for pair in self._always[secure] if pair[0] not in names]
@@ -115,7 +124,7 @@ class LeanHandler:
                     await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body"})
             return
-        content: bytes = response.content
+        content = response.content
         if b"content-length" not in names:
             headers.append((b"content-length", b"%d" % len(content)))
         await send({"type": "http.response.start", "status": response.status_code, "headers": headers})

@@ -11,6 +11,7 @@ import datetime as dt
 import logging
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import orjson
@@ -21,6 +22,8 @@ from llmchat.lib.redaction import Redactor
 
 #: One dictionary a request, shared by reference with the tasks and threads that work for it.
 _facts: ContextVar[dict[str, Any] | None] = ContextVar("log_facts", default=None)
+
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
 
 #: What libraries attach to their records and no line should show: whole requests, arguments of tasks, coloured twins.
 _UNWANTED = ("request", "server_time", "data", "color_message")
@@ -60,12 +63,15 @@ class Lines(logging.StreamHandler[Any]):
     def say(self, event: str, *, level: int, logger: str, facts: Mapping[str, Any]) -> None:
         if self._redactor is None or level < self.level:
             return
-        told: dict[str, Any] = {"event": event, "level": logging.getLevelName(level).lower(), "logger": logger}
-        told |= self._redactor.value(facts)
-        told["timestamp"] = f"{dt.datetime.now(dt.UTC).replace(tzinfo=None).isoformat()}Z"
-        of_request = {"request_id": identifier} if (identifier := request_id.current()) else {}
-        for name, value in self._redactor.value({**of_request, **bound()}).items():
+        told: dict[str, Any] = {"event": event, "level": _name_of(level), "logger": logger, **facts}
+        told["timestamp"] = None
+        if identifier := request_id.current():
+            told.setdefault("request_id", identifier)
+        for name, value in bound().items():
             told.setdefault(name, value)
+        if not self._redactor.leaves(told):
+            told = self._redactor.value(told)
+        told["timestamp"] = dt.datetime.now(dt.UTC)
         line = _dumps(told)
         self.acquire()
         try:
@@ -75,6 +81,11 @@ class Lines(logging.StreamHandler[Any]):
             self.handleError(logging.makeLogRecord({"msg": event}))
         finally:
             self.release()
+
+
+@cache
+def _name_of(level: int) -> str:
+    return logging.getLevelName(level).lower()
 
 
 def say(logger: logging.Logger, level: int, event: str, facts: Mapping[str, Any]) -> None:
@@ -185,9 +196,9 @@ def _add_facts(_logger: Any, _name: str, event: structlog.typing.EventDict) -> s
 def _dumps(value: Any, **_: Any) -> str:
     # Lone surrogates come from undecodable paths and the like; a line is never lost for them.
     try:
-        return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(value, default=str, option=_OPTIONS).decode()
     except orjson.JSONEncodeError:
-        return orjson.dumps(_encodable(value), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(_encodable(value), default=str, option=_OPTIONS).decode()
 
 
 def _encodable(value: Any) -> Any:

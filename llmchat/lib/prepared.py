@@ -100,6 +100,10 @@ def _field(field: serializers.Field[Any, Any, Any, Any]) -> Check:
             judge = _number(field, {int})
         case fields.Boolean():
             judge = _boolean(field)
+        case serializers.ChoiceField() if type(field) is serializers.ChoiceField and not field.validators:
+            judge = _choice(field)
+        case _ if isinstance(field, fields.Kept) and not field.validators:
+            judge = _kept(field)
         case _:
             return field.run_validation
     if not field.allow_null:
@@ -172,6 +176,24 @@ def _boolean(field: fields.Boolean) -> Check:
 
     def check(value: Any) -> Any:
         return value if value is True or value is False else validate(value)
+
+    return check
+
+
+def _choice(field: serializers.ChoiceField) -> Check:
+    validate, choices = field.run_validation, field.choice_strings_to_values
+
+    def check(value: Any) -> Any:
+        return choices[value] if type(value) is str and value in choices else validate(value)
+
+    return check
+
+
+def _kept(field: fields.Kept) -> Check:
+    validate, kinds = field.run_validation, field.kept
+
+    def check(value: Any) -> Any:
+        return value if type(value) in kinds else validate(value)
 
     return check
 

@@ -59,6 +59,12 @@ class JSONResponse(HttpResponse):
         self._charset = self._reason_phrase = self._handler_class = None
         self._resource_closers: list[Callable[[], None]] = []
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has no header but the one that says that it is JSON."""
+        store = self.headers._store  # noqa: SLF001
+        return len(store) == 1 and store.get("content-type") is _CONTENT_TYPE
+
 
 def json_response(data: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """An answer of JSON; None is an answer without a body. `headers`: further ones."""

@@ -14,6 +14,7 @@ from llmchat.lib.asgi import Application, Message, Receive, Scope, Send, header
 logger = logging.getLogger("llmchat.requests")
 
 _ID_HEADER = request_id.HEADER.lower().encode()
+_ID_LENGTH = len(_ID_HEADER)
 _LONGEST_PATH = 500
 
 
@@ -35,7 +36,8 @@ class RequestLog:
         identifier = (_ID_HEADER, current.encode())
         if given != current:
             # Whoever looks at the request behind us finds the same id there.
-            scope = {**scope, "headers": [*_without_id(scope["headers"]), identifier]}
+            others = scope["headers"] if given is None else _without_id(scope["headers"])
+            scope = {**scope, "headers": [*others, identifier]}
         status = 0
 
         async def send_marked(message: Message) -> None:
@@ -61,4 +63,5 @@ class RequestLog:
 
 
 def _without_id(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [pair for pair in headers if pair[0].lower() != _ID_HEADER]
+    # Few names are as long: it is quicker to count letters than to make them small.
+    return [pair for pair in headers if len(pair[0]) != _ID_LENGTH or pair[0].lower() != _ID_HEADER]

@@ -11,12 +11,22 @@ import datetime as dt
 import os
 import threading
 import time
-from uuid import UUID
+from collections.abc import Callable
+from uuid import UUID, SafeUUID
 
 _COUNTER_BITS = 42
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
 
 _ENTROPY_BYTES = 9
+
+#: The bits that tell version and variant, and what they are here.
+_MARKS = (0xF << 76) | (3 << 62)
+_VERSION_7 = (7 << 76) | (2 << 62)
+
+_put_number: Callable[[UUID, int], None] = UUID.int.__set__  # type: ignore[misc, attr-defined]
+#: Looked up once: to ask an enumeration for its member costs as much as all else about an id.
+_UNKNOWN = SafeUUID.unknown
+_put_safety: Callable[[UUID, SafeUUID], None] = UUID.is_safe.__set__  # type: ignore[misc, attr-defined]
 
 _lock = threading.Lock()
 _pool = b""
@@ -60,14 +70,19 @@ def floor_at(moment: dt.datetime) -> UUID:
 
 def moment_of(identifier: UUID) -> dt.datetime:
     """When `identifier` was made, in UTC, to the millisecond. Raises ValueError for another kind of UUID."""
-    if identifier.version != 7:
+    number = identifier.int
+    if number & _MARKS != _VERSION_7:
         raise ValueError(f"{identifier} is not a UUIDv7")
-    return dt.datetime.fromtimestamp((identifier.int >> 80) / 1000, tz=dt.UTC)
+    return dt.datetime.fromtimestamp((number >> 80) / 1000, dt.UTC)
 
 
 def _assemble(ms: int, counter: int, random: int) -> UUID:
     high, low = counter >> 30, counter & 0x3FFFFFFF
-    return UUID(int=(ms << 80) | (7 << 76) | (high << 64) | (2 << 62) | (low << 32) | random)
+    made = UUID.__new__(UUID)
+    # What UUID(int=...) does, without first looking for the six other ways to make one.
+    _put_number(made, (ms << 80) | _VERSION_7 | (high << 64) | (low << 32) | random)
+    _put_safety(made, _UNKNOWN)
+    return made
 
 
 def _after_fork_in_child() -> None:

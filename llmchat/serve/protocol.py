@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import orjson
 from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from llmchat.lib import lifecycle, request_id
-from llmchat.lib.asgi import ON_DISCONNECT
+from llmchat.lib.asgi import ON_DISCONNECT, WHOLE_BODY
 from llmchat.lib.envelope import APIError
+from llmchat.serve.cycle import Cycle
 
 #: Bytes of a request's line and headers. The parser itself would go on for ever.
 MAX_HEAD_BYTES = 64 * 1024
@@ -84,15 +88,38 @@ class BoundedHeads(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_in_head = True
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # uvicorn's type knows no extensions but its own
-        scope["extensions"] = {ON_DISCONNECT: self._on_disconnect}
 
     def on_headers_complete(self) -> None:
+        """As uvicorn's, which knows other cycles, upgrades and limits besides, that nobody asks for here."""
         self._is_in_head = False
         self._wait_no_more()
-        super().on_headers_complete()
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # uvicorn's type knows no extensions but its own
+        version, method = self.parser.get_http_version(), self.parser.get_method().decode("ascii")
+        scope["method"], scope["http_version"] = method, version
+        scope["path"], scope["raw_path"], scope["query_string"] = _parts(self.url)
+        before = self.cycle
+        self.cycle = cycle = Cycle(
+            method=method,
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        scope["extensions"] = {ON_DISCONNECT: self._on_disconnect, WHOLE_BODY: cycle.whole_body}
+        if before is None or before.response_complete:
+            self._start_asgi_task(cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
         if self._is_leaving:
-            self._let_be_last(self.cycle)
+            self._let_be_last(cycle)
 
     def on_response_complete(self) -> None:
         self._quiet_since = self.loop.time()
@@ -142,3 +169,11 @@ class BoundedHeads(HttpToolsProtocol):
             self._waiting.cancel()
             self._waiting = None
             self._head_bytes = 0
+
+
+@lru_cache(maxsize=256)
+def _parts(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path as text and as it came, and query; few differ. Raises HttpParserInvalidURLError."""
+    parsed = httptools.parse_url(url)
+    path = parsed.path.decode("ascii")
+    return unquote(path) if "%" in path else path, parsed.path, parsed.query or b""

@@ -45,6 +45,13 @@ class Call:
         return "completions" if self.path.endswith("/completions") else "native"
 
     @property
+    def told(self) -> str:
+        """What came of it, in one line."""
+        asked = f"{self.path}{', streamed' if self.streamed else ''}{', with a request id' if self.is_keyed else ''}"
+        took = f"{self.ended - self.began:.1f} s, {self.tries} tries"
+        return f"{asked}: {self.ending}, status {self.status}, {self.code or 'no code'} ({took})"
+
+    @property
     def is_worth_another_try(self) -> bool:
         """Who sent an idempotency key is sure to be answered once, however often it is sent."""
         return self.is_keyed and (self.ending == "cut" or self.status == 503 or self.code == "database_unavailable")

@@ -33,6 +33,8 @@ class Services:
 SERVICES = pytest.StashKey[Services]()
 _CLOSING = pytest.StashKey[ExitStack]()
 
+_USES_SERVICES = {"db", "transactional_db", "serve", "migrated", "furnished", "services"}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -64,6 +66,21 @@ def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
         return None
     sys.stderr.write(f"NOT tested on PostgreSQL and Redis: {'; '.join(missing_programs())}.\n")
     return pytest.ExitCode.USAGE_ERROR if os.environ.get("CI") == "true" else pytest.ExitCode.OK
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is the same with PostgreSQL and Redis need not be run again with them.
+
+    Raises:
+        pytest.UsageError: a test claims to be of that kind, and asks for a database.
+    """
+    once = [item for item in items if item.get_closest_marker("once")]
+    for item in once:
+        if _USES_SERVICES.intersection(getattr(item, "fixturenames", ())) or item.get_closest_marker("django_db"):
+            raise pytest.UsageError(f"{item.nodeid} uses a database: it cannot be marked `once`")
+    if SERVICES in config.stash and once:
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if item.get_closest_marker("once") is None]
 
 
 def pytest_report_header(config: pytest.Config) -> str:

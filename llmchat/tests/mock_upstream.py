@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -37,6 +38,11 @@ class MockUpstream:
     def environment(self) -> dict[str, str]:
         """Settings with which llmchat takes this for OpenAI."""
         return {"OPENAI_API_KEY": "mock", "OPENAI_BASE_URL": f"{self.url}/v1"}
+
+    def release(self) -> None:
+        """Lets the streams end that are held (`mock-1000?held=1`)."""
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/release", method="POST"), timeout=60):
+            pass
 
     def calls(self) -> list[UpstreamCall]:
         """All calls so far, in the order in which they came."""

@@ -169,10 +169,14 @@ class PostgreSQL:
     Args:
         durable: commits reach the disk (fsync). Off by default: most tests need speed, not the truth after a power cut.
         settings: further server settings, such as `{"max_connections": "10"}`.
+        origin: what `keep` has kept of another cluster, to begin with a copy of; an empty cluster otherwise.
     """
 
-    def __init__(self, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *, durable: bool = False, settings: Mapping[str, str] | None = None, origin: Path | None = None
+    ) -> None:
         self.port = free_port()
+        self._origin = origin
         self._settings = {
             "timezone": "UTC",
             "log_min_messages": "warning",
@@ -208,7 +212,9 @@ class PostgreSQL:
         if programs is None:
             raise ServerFailed("; ".join(missing_programs()))
         data = self._home / "data"
-        if not data.exists():
+        if not data.exists() and self._origin is not None:
+            self._copy(self._origin, data)
+        elif not data.exists():
             self._run(
                 [
                     f"{programs}/initdb",
@@ -244,6 +250,17 @@ class PostgreSQL:
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    def keep(self, place: Path) -> None:
+        """End it, and leave its data at `place`, as the `origin` of others."""
+        self.stop()
+        shutil.copytree(self._home / "data", place)
+
+    def _copy(self, origin: Path, data: Path) -> None:
+        shutil.copytree(origin, data)
+        if self._user is not None:
+            for path in (data, *data.rglob("*")):
+                os.chown(path, self._user.pw_uid, self._user.pw_gid)
 
     def _answers(self) -> bool:
         try:

@@ -12,13 +12,13 @@ from pytest_django import Settings
 
 from llmchat.lib import threads
 from llmchat.lib.threads import in_thread
+from llmchat.tests.needs import need
 from llmchat.tests.servers import Redis, missing_programs
 
 
 @pytest.fixture
 def server(settings: Settings) -> Iterator[Redis]:
-    if missing_programs():
-        pytest.skip("; ".join(missing_programs()))
+    need(missing_programs())
     with Redis() as server:
         settings.CACHES = {"default": {"BACKEND": "llmchat.lib.caches.SharedRedisCache", "LOCATION": server.url}}
         yield server

@@ -16,6 +16,7 @@ from pytest_django import Settings
 
 from llmchat.lib import changes
 from llmchat.lib.threads import in_thread
+from llmchat.tests.needs import need
 from llmchat.tests.servers import Redis, free_port, missing_programs
 
 TOPIC = "weather"
@@ -53,8 +54,7 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
 
 @pytest.fixture
 def server(settings: Settings) -> Iterator[Redis]:
-    if missing_programs():
-        pytest.skip("; ".join(missing_programs()))
+    need(missing_programs())
     with Redis() as server:
         use(settings, server.url)
         yield server

@@ -12,6 +12,7 @@ import pytest
 from django.core.checks import CheckMessage, run_checks
 from pytest_django.fixtures import Settings
 
+from analytics.reports.models import ReportSchedule
 from llmchat.tests.servers import PROJECT
 
 SOUND = {
@@ -46,6 +47,27 @@ def told() -> list[tuple[str | None, str, str | None]]:
 
 def test_sound_settings_are_not_complained_of(sound: Settings) -> None:
     assert found() == []
+
+
+@pytest.mark.django_db
+def test_schedules_that_send_mail_need_mail(sound: Settings) -> None:
+    def said() -> list[tuple[str | None, str, str | None]]:
+        found = [message for message in run_checks(databases=["default"]) if message.id == "llmchat.W006"]
+        return [(message.id, message.msg, message.hint) for message in found]
+
+    sound.EMAIL_IS_SET_UP = False
+    ReportSchedule.objects.create(name="off", report="usage", recipients=["a@example.com"], is_active=False)
+    ReportSchedule.objects.create(name="hook", report="usage", webhook_url="https://example.com/")
+    assert said() == []
+    ReportSchedule.objects.create(name="mail", report="usage", recipients=["a@example.com"])
+    ((_, message, hint),) = said()
+    assert message == "1 schedule sends reports by e-mail, but mail is not set up: none of them arrives."
+    assert hint is not None
+    assert hint.startswith("Set EMAIL_URL, such as smtp+tls://user:password@smtp.example.com:587, or switch")
+    # Without a database nothing is asked of it.
+    assert "llmchat.W006" not in {message.id for message in run_checks()}
+    sound.EMAIL_IS_SET_UP = True
+    assert said() == []
 
 
 def test_several_workers_need_redis(sound: Settings) -> None:

@@ -16,7 +16,7 @@ from providers.adapters.simulated.faults import FAULTS
 from providers.errors import ProviderError
 
 RUNNING = (PROJECT / "docs" / "running.md").read_text(encoding="utf-8")
-_OURS = ("accounts", "chat", "llmchat", "providers")
+_OURS = ("accounts", "audit", "chat", "llmchat", "providers")
 #: Django's, Docker's and the platform's own, and the placeholder for each provider's.
 _FOREIGN = {"SIGTERM", "NAME_API_KEY", "NAME_BASE_URL", "ENV_FILE"} | {
     "HTTPS_PROXY",

@@ -8,8 +8,8 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPMessage, HTTPResponse, parse_headers
 from pathlib import Path
@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from conftest import Serve
+from llmchat.tests.furnished import Furnished
 from llmchat.tests.servers import LiveServer
+from llmchat.tests.waiting import eventually
 
 LIMIT = 64 * 1024
 _PATIENCE = 30.0
@@ -109,26 +111,24 @@ def memory_of(pid: int) -> int:
     return int(found[1]) * 1024
 
 
-def target_of(server: LiveServer) -> Target:
-    server.manage("create_organization", "Acme", "--plan", "unlimited")
-    key = server.manage("create_api_key", "--organization", "Acme").strip()
+def target_of(server: LiveServer, key: str) -> Target:
     target = Target(server, key, workers=children_of(server.pid))
     assert target.ask("GET", "/v1/models")[0] == 200
     return target
 
 
 @pytest.fixture(scope="module")
-def shared(migrated: Callable[[Path], dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+def shared(furnished: Furnished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     server = LiveServer(tmp_path_factory.mktemp("hostile"))
     server.environment |= {
-        **migrated(server.data),
+        **furnished.copy(server.data),
         "DEFAULT_MODEL": "simulated/ok",
         "MAX_BODY_BYTES": str(LIMIT),
         "BODY_READ_SECONDS": "1",
         "HEADER_READ_SECONDS": "1",
     }
     with server:
-        yield target_of(server)
+        yield target_of(server, furnished.key)
 
 
 @pytest.fixture
@@ -374,12 +374,21 @@ def test_a_reader_that_leaves_in_mid_stream_is_recorded_with_what_it_had(target:
     assert len(row["response"].split()) < 5000
 
 
+def active_requests(target: Target) -> float:
+    connection = HTTPConnection("127.0.0.1", target.server.port, timeout=_PATIENCE)
+    with closing(connection):
+        connection.request("GET", "/metrics")
+        told = connection.getresponse().read().decode()
+    found = re.search(r"^llm_active_requests (\S+)$", told, flags=re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
 def test_a_reader_that_leaves_before_the_answer_is_recorded_too(target: Target) -> None:
     with target.connect() as connection:
         connection.sendall(
             target.post({**GOOD, "userId": "early-leaver", "model": "simulated/slow-first-token?wait=60"})
         )
-        time.sleep(0.2)
+        eventually(lambda: active_requests(target) == 1, wanted="its call under way")
     row = interaction_when(target, "early-leaver")
     assert (row["status"], row["response"]) == ("cancelled", "")
 
@@ -387,14 +396,16 @@ def test_a_reader_that_leaves_before_the_answer_is_recorded_too(target: Target) 
 # --- Keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_two_thousand_wrong_keys_are_stopped_and_cost_no_memory(serve: Serve) -> None:
+def test_two_thousand_wrong_keys_are_stopped_and_cost_no_memory(serve: Serve, acme_key: str) -> None:
     server = serve(environment={"DEFAULT_MODEL": "simulated/ok", "LOG_LEVEL": "WARNING"})
-    target = target_of(server)
+    target = target_of(server, acme_key)
     statuses: list[int] = []
     memory: list[int] = []
     connection = HTTPConnection("127.0.0.1", server.port, timeout=_PATIENCE)
     for number in range(2_000):
-        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer llmc_{number:043d}"})
+        # By the way of chat, which most of them take, and by Django's.
+        method, path = ("GET", "/v1/models") if number % 4 == 0 else ("POST", "/v1/chat")
+        connection.request(method, path, headers={"Authorization": f"Bearer llmc_{number:043d}"})
         response = connection.getresponse()
         response.read()
         statuses.append(response.status)

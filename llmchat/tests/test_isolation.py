@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.cache import cache
 from pytest_socket import SocketConnectBlockedError
 
-from llmchat.tests.environment import documented_settings, isolate
+from llmchat.tests.environment import SERVICES, documented_settings, isolate, pytest_collection_modifyitems
 from llmchat.tests.servers import PROJECT
 
 #: Beneath a file of the product, as far as the guard can see, whatever this file is.
@@ -111,6 +111,23 @@ def test_data_directory_is_the_runs_own() -> None:
     assert PROJECT not in settings.DATA_DIR.parents
 
 
+def test_what_has_nothing_to_do_with_services_is_run_without_them(request: pytest.FixtureRequest) -> None:
+    request.node.add_marker(pytest.mark.once)
+    items = [request.node]
+    pytest_collection_modifyitems(request.config, items)
+    assert items == ([] if SERVICES in request.config.stash else [request.node])
+
+
+@pytest.mark.django_db
+def test_test_with_a_database_cannot_be_marked_as_one_that_has_nothing_to_do_with_it(
+    request: pytest.FixtureRequest,
+) -> None:
+    request.node.add_marker(pytest.mark.once)
+    with pytest.raises(pytest.UsageError, match="uses a database"):
+        pytest_collection_modifyitems(request.config, [request.node])
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(("ci", "code"), [("true", 4), ("", 0)])
 def test_missing_services_are_said_in_the_last_line_and_fail_only_in_ci(ci: str, code: int, tmp_path: Path) -> None:
     environment = {**os.environ, "CI": ci, "PATH": str(tmp_path)}

@@ -9,11 +9,10 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmchat.lib.lean import LeanRequest
+from llmchat.tests.furnished import Furnished
 from llmchat.tests.servers import PROJECT, Child, LiveServer, free_port
 
 _WITHOUT_LEAN = """
@@ -53,17 +53,15 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(migrated: Callable[[Path], dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(furnished: Furnished, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     server = LiveServer(tmp_path_factory.mktemp("lean"), arguments=("--no-background",))
     server.environment |= {
-        **migrated(server.data),
+        **furnished.copy(server.data),
         "DEFAULT_MODEL": "simulated/echo",
         "MAX_BODY_BYTES": str(LIMIT),
         "BODY_READ_SECONDS": "1",
         "DJANGO_SETTINGS_MODULE": "llmchat.settings",
     }
-    server.manage("create_organization", "Acme", "--plan", "enterprise")
-    key = server.manage("create_api_key", "--organization", "Acme").strip()
     without, port = Child(server.data / "without.log"), free_port()
 
     def answers() -> bool:
@@ -79,7 +77,7 @@ def pair(migrated: Callable[[Path], dict[str, str]], tmp_path_factory: pytest.Te
         )
         try:
             without.wait_until(answers)
-            yield Pair({"lean": server.port, "django": port}, key)
+            yield Pair({"lean": server.port, "django": port}, furnished.key)
         finally:
             without.stop()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -15,7 +17,7 @@ import pytest
 from conftest import Serve
 from llmchat.serve.protocol import DRAIN_SECONDS
 from llmchat.tests.processes import children, is_running
-from llmchat.tests.servers import LiveServer
+from llmchat.tests.servers import PROJECT, LiveServer
 
 LEAN = {"DEFAULT_MODEL": "simulated/echo"}
 LIVE = b"GET /v1/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -53,6 +55,39 @@ def leave(server: LiveServer) -> int:
     os.kill(worker, signal.SIGTERM)
     eventually(lambda: any(pid != worker for pid in workers(server)))
     return worker
+
+
+#: SIGTERM before there is a loop: where uvicorn asks what makes one.
+EARLY = """
+import os, signal, socket, uvicorn
+import django; django.setup()
+from llmchat.lib import supervisor
+from llmchat.serve.web import WebServer
+
+class Config(uvicorn.Config):
+    def get_loop_factory(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().get_loop_factory()
+
+async def application(scope, receive, send):
+    pass
+
+class Parent:
+    def ready(self): print("ready")
+    def leaving(self): print("leaving")
+
+signal.signal(signal.SIGTERM, supervisor._leave)
+config = Config(application, loop="asyncio", lifespan="off", log_config=None)
+WebServer(config, parent=Parent()).run(sockets=[socket.create_server(("127.0.0.1", 0))])
+"""
+
+
+def test_worker_that_is_told_to_end_in_its_first_moments_does_so_without_a_complaint() -> None:
+    environment = {**os.environ, **LEAN, "DJANGO_SETTINGS_MODULE": "llmchat.settings"}
+    ended = subprocess.run(
+        [sys.executable, "-c", EARLY], cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ready\nleaving\n", "")
 
 
 @pytest.mark.parametrize("asked_before", [True, False], ids=["kept", "new"])

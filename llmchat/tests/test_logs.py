@@ -76,6 +76,13 @@ def test_secret_in_a_text_is_recognised(text: str, shown: str) -> None:
     assert Redactor([PLANTED]).text(text) == shown
 
 
+@pytest.mark.parametrize("text", [*HARMLESS, *(text for text, _ in FORMS)])
+def test_what_is_passed_unchanged_is_what_would_not_change(text: str) -> None:
+    redactor = Redactor([PLANTED])
+    facts = {"said": text, "status": 200}
+    assert not redactor.leaves(facts) or redactor.value(facts) == facts
+
+
 @pytest.mark.parametrize("text", HARMLESS)
 def test_harmless_text_is_left_alone(text: str) -> None:
     assert Redactor([PLANTED, "short"]).text(text) == text
@@ -194,7 +201,23 @@ def test_readable_form_shows_no_secret_either() -> None:
     assert "with [redacted]" in stream.getvalue()
 
 
-def test_short_way_writes_the_same_line() -> None:
+HARMLESS_FACTS: dict[str, Any] = {"method": "GET", "path": "/v1/models", "status": 200, "duration_ms": 1.25}
+
+
+@pytest.mark.parametrize(
+    ("facts", "bound"),
+    [
+        (HARMLESS_FACTS, {"organization": "Acme"}),
+        (
+            {**HARMLESS_FACTS, "path": f"/v1/{PLANTED}/\udc80", "status": None},
+            {"organization": f"Acme {PLANTED}", "api_key": "x", "path": "/later"},
+        ),
+        ({**HARMLESS_FACTS, "path": "/\udc80"}, {"names": ["Acme", "B"]}),
+        (HARMLESS_FACTS, {"organization": "Acme", "secret": "short"}),
+    ],
+    ids=["harmless", "planted", "of other kinds", "secret by its name"],
+)
+def test_short_way_writes_the_same_line(facts: dict[str, Any], bound: dict[str, Any]) -> None:
     configuration = logs.dict_config(level="INFO", as_json=True, secrets=[PLANTED])
     formatter = configuration["formatters"]["line"]
     lines = logs.Lines(stream := io.StringIO(), redactor=configuration["handlers"]["stdout"]["redactor"])
@@ -204,10 +227,9 @@ def test_short_way_writes_the_same_line() -> None:
         )
     )
     logger = logging.getLogger("sooner")
-    facts = {"method": "GET", "path": f"/v1/{PLANTED}/\udc80", "status": None, "duration_ms": 1.25}
     request_id.begin("given-1")
     logs.begin()
-    logs.bind(organization=f"Acme {PLANTED}", api_key="x", path="/later")
+    logs.bind(**bound)
     root, before = logging.getLogger(), logging.getLogger().handlers
     root.handlers = [lines]
     try:

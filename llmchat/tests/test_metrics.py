@@ -209,3 +209,16 @@ def test_a_server_counts_in_memory_and_leaves_nothing_there(serve: Any) -> None:
     assert list(place.rglob("gauge_livesum_*.db"))
     server.stop()
     assert not place.exists()
+
+
+def test_setting_django_up_imports_nothing_that_counts() -> None:
+    """The admin is imported then, and `serve` says only later in which directory its processes count."""
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys, django; django.setup(); print('prometheus_client' in sys.modules)"],
+        cwd=PROJECT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "llmchat.settings"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "False\n"

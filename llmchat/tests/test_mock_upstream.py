@@ -15,6 +15,8 @@ import pytest
 from llmchat.tests.mock_upstream import MockUpstream, UpstreamCall
 from llmchat.tests.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def upstream(tmp_path: Path) -> Iterator[MockUpstream]:

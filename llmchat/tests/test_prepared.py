@@ -14,6 +14,8 @@ from chat.serializers import ROLES, ChatRequestSerializer, CompletionRequestSeri
 from llmchat.lib import fields
 from llmchat.lib.prepared import prepared
 
+pytestmark = pytest.mark.once
+
 _TEXTS = (
     st.sampled_from(["", " ", "\t\n", "Hello.", "é💡", "a\0b", "line\nbreak", "\x7f", "\u200b", "x" * 129]) | st.text()
 )

@@ -166,23 +166,21 @@ def test_it_tells_a_good_request_from_a_bad_one(schema: Json, body: Json, good: 
 @pytest.fixture
 def server(serve: Serve) -> LiveServer:
     # Half of what a fuzzer sends has no good key, and none of it may reach the model in the process.
-    server = serve(
+    return serve(
+        "--no-background",
         environment={
             "DEFAULT_MODEL": "simulated/ok",
             "FAILED_AUTHENTICATIONS_PER_MINUTE": "1000000",
             "LOG_LEVEL": "ERROR",
-        }
+        },
     )
-    server.manage("create_organization", "Acme", "--plan", "unlimited")
-    return server
 
 
 @pytest.mark.timeout(300)
-def test_a_fuzzer_finds_nothing(server: LiveServer, tmp_path: Path) -> None:
-    key = server.manage("create_api_key", "--organization", "Acme").strip()
+def test_a_fuzzer_finds_nothing(server: LiveServer, acme_key: str, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.base_url}/openapi.json"),
-        *("--header", f"Authorization: Bearer {key}", "--checks", "all", "--max-examples", "25"),
+        *("--header", f"Authorization: Bearer {acme_key}", "--checks", "all", "--max-examples", "25"),
         *("--generation-deterministic", "--continue-on-failure", "--no-color", "--output-sanitize", "false"),
         # PostgreSQL stores no NUL: refused everywhere, which a schema would have to say of every string.
         *("--generation-allow-x00", "false"),
@@ -227,12 +225,11 @@ async def test_the_documentation_loads_nothing_from_elsewhere(server: LiveServer
 
 
 @pytest.mark.browser
-async def test_a_call_can_be_tried_in_the_browser(server: LiveServer, chromium: Browser) -> None:
-    key = server.manage("create_api_key", "--organization", "Acme").strip()
+async def test_a_call_can_be_tried_in_the_browser(server: LiveServer, acme_key: str, chromium: Browser) -> None:
     page, _, _ = await loaded(chromium, f"{server.base_url}/docs", until="Ask a model and get the answer")
     await page.get_by_role("button", name="Authorize").first.click()
     bearer = page.locator(".auth-container").filter(has=page.get_by_label("auth-bearer-value"))
-    await bearer.get_by_label("auth-bearer-value").fill(key)
+    await bearer.get_by_label("auth-bearer-value").fill(acme_key)
     await bearer.get_by_role("button", name="Apply credentials").click()
     await page.get_by_role("button", name="Close").first.click()
     call = page.locator("#operations-Chat-chat")

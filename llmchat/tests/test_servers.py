@@ -15,9 +15,15 @@ import psycopg
 import pytest
 import redis
 
+from llmchat.tests.needs import need
 from llmchat.tests.servers import PROJECT, Child, PostgreSQL, Redis, ServerFailed, missing_programs
 
-pytestmark = pytest.mark.skipif(bool(missing_programs()), reason="; ".join(missing_programs()))
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(autouse=True)
+def _programs() -> None:
+    need(missing_programs())
 
 
 @pytest.fixture(scope="module")

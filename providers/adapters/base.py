@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -66,3 +67,21 @@ class Adapter(Protocol):
     async def probe(self) -> None: ...
 
     async def aclose(self) -> None: ...
+
+
+def bursts(adapter: Adapter, request: ChatRequest) -> AsyncGenerator[Sequence[Event], None]:
+    """What `adapter` answers to `request`: as its `stream`, but what came together in one step, and `Finished` alone.
+    No step is empty.
+
+    Each step of a stream costs more than an event itself, so an adapter that knows what came together may say so by a
+    method of this name.
+    """
+    own = getattr(adapter, "bursts", None)
+    found: AsyncGenerator[Sequence[Event], None] = own(request) if own else _singly(adapter.stream(request))
+    return found
+
+
+async def _singly(stream: AsyncGenerator[Event, None]) -> AsyncGenerator[Sequence[Event], None]:
+    async with aclosing(stream):
+        async for event in stream:
+            yield (event,)

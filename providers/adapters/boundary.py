@@ -5,8 +5,6 @@ Knows neither transport nor dialect.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from providers.adapters import classify
@@ -21,21 +19,26 @@ MAX_WHOLE_BYTES: Final = 20_000_000
 EXPLANATION: Final = 2.0
 
 
-@contextmanager
-def only_our_errors(config: ProviderConfig) -> Iterator[None]:
+class only_our_errors:  # noqa: N801 - a context manager, as the standard library spells its own
     """Around every use of a library: what comes out is an error of our tree that names the provider and no secret."""
-    try:
-        yield
-    except Exception as error:
-        ours = _ours_behind(error)
-        if ours is None:
-            raise
+
+    __slots__ = ("_config",)
+
+    def __init__(self, config: ProviderConfig) -> None:
+        self._config = config
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or (ours := _ours_behind(error)) is None:
+            return
+        config = self._config
         ours.provider = config.slug
         ours.message = f"{config.slug}: {classify.scrub(ours.message, secrets=_secrets(config))}"
         ours.args = (ours.message,)
-        if ours is error:
-            raise
-        raise ours from None
+        if ours is not error:
+            raise ours from None
 
 
 def _ours_behind(error: BaseException) -> ProviderError | None:

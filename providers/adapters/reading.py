@@ -5,11 +5,13 @@ Exactly one `Finished`, never one that the vendor did not give a reason for, no 
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from itertools import groupby
 from typing import Protocol, TypeVar
 
+from providers.adapters.patience import within
 from providers.errors import (
     AnswerTooLarge,
     FirstTokenTimeout,
@@ -64,7 +66,18 @@ class Reader(Protocol[Chunk_contra]):
 async def events(
     chunks: Chunks[Chunk], reader: Reader[Chunk], *, max_answer_bytes: int = MAX_ANSWER_BYTES, merged: bool = False
 ) -> AsyncGenerator[Event, None]:
-    """Yield the events of one answer, `Finished` last; `merged`: pieces of text that came together as one.
+    """As `bursts`, one by one."""
+    async with aclosing(bursts(chunks, reader, max_answer_bytes=max_answer_bytes, merged=merged)) as together:
+        async for burst in together:
+            for event in burst:
+                yield event
+
+
+async def bursts(
+    chunks: Chunks[Chunk], reader: Reader[Chunk], *, max_answer_bytes: int = MAX_ANSWER_BYTES, merged: bool = False
+) -> AsyncGenerator[Sequence[Event], None]:
+    """Yield the events of one answer, those that came together at once, `Finished` last and alone; `merged`: pieces of
+    text that came together as one.
 
     Raises MalformedAnswer for a stream without a single readable chunk, TruncatedAnswer for one without a finish
     reason, AnswerTooLarge, FirstTokenTimeout, Stalled, and what the vendor reports inside the stream.
@@ -73,14 +86,9 @@ async def events(
     broken = False
     started = False
     complete = False
-    texts: list[str] = []
     while not complete:
         try:
-            if reader.ending:
-                async with asyncio.timeout(USAGE_GRACE):
-                    together = await chunks.read()
-            else:
-                together = await chunks.read()
+            together = await (within(USAGE_GRACE, chunks.read()) if reader.ending else chunks.read())
         except (TimeoutError, ProviderError) as error:
             if reader.ending:  # the answer is whole; only its usage or `[DONE]` is not coming any more
                 broken = True
@@ -90,26 +98,29 @@ async def events(
             raise
         if together is None:
             break
-        for chunk in together:
-            for event in reader.read(chunk):
-                started = True
-                size += _size(event)
-                if size > max_answer_bytes:
-                    raise _too_large(max_answer_bytes)
-                if merged and isinstance(event, TextDelta) and event.logprobs is None:
-                    texts.append(event.text)
-                    continue
-                if texts:
-                    yield _together(texts)
-                yield event
-            complete = reader.complete
-            if complete:
-                break
-        if texts:
-            yield _together(texts)
+        burst: list[Event] = []
+        failure: ProviderError | None = None
+        try:
+            for chunk in together:
+                for event in reader.read(chunk):
+                    burst.append(event)
+                    size += _size(event)
+                    if size > max_answer_bytes:
+                        burst.pop()
+                        raise _too_large(max_answer_bytes)
+                complete = reader.complete
+                if complete:
+                    break
+        except ProviderError as error:
+            failure = error
+        if burst:
+            started = True
+            yield _merged(burst) if merged else burst
+        if failure is not None:
+            raise failure
     if not reader.ending:
         raise _endless(seen=chunks.seen)
-    yield reader.finished(malformed_chunks=chunks.malformed)
+    yield (reader.finished(malformed_chunks=chunks.malformed),)
     if not broken:
         await chunks.drain(seconds=DRAIN)
 
@@ -127,11 +138,19 @@ def whole(answer: Chunk, reader: Reader[Chunk], *, max_answer_bytes: int = MAX_A
     yield reader.finished(malformed_chunks=0)
 
 
-def _together(texts: list[str]) -> TextDelta:
-    """All of `texts`, which is empty afterwards."""
-    text = "".join(texts)
-    texts.clear()
-    return TextDelta(text)
+def _merged(burst: Sequence[Event]) -> list[Event]:
+    """The same with neighbouring pieces of text as one."""
+    merged: list[Event] = []
+    for is_text, run in groupby(burst, key=_is_mere_text):
+        if is_text:
+            merged.append(TextDelta("".join(event.text for event in run)))  # type: ignore[union-attr]
+        else:
+            merged += run
+    return merged
+
+
+def _is_mere_text(event: Event) -> bool:
+    return isinstance(event, TextDelta) and event.logprobs is None
 
 
 def _too_large(max_answer_bytes: int) -> AnswerTooLarge:
@@ -146,6 +165,8 @@ def _endless(*, seen: int) -> MalformedAnswer:
 
 
 def _size(event: Event) -> int:
+    if type(event) is TextDelta:  # nearly every one
+        return _bytes(event.text)
     match event:
         case TextDelta(text=text) | ReasoningDelta(text=text):
             return _bytes(text)

@@ -6,7 +6,6 @@ Protocol: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,6 +13,7 @@ from contextlib import suppress
 
 import orjson
 
+from providers.adapters.patience import within
 from providers.errors import AnswerTooLarge, ProviderError
 from providers.values import Json
 
@@ -37,6 +37,11 @@ class Decoder:
             return iter(())
         # What vendors nearly always send: whole events, and line ends of one character
         if chunk.endswith(b"\n\n") and not (self._size or self._data or self._carriage_return) and b"\r" not in chunk:
+            if chunk.startswith(b"data: ") and len(chunk) <= self._max:
+                found = chunk[6:-2].split(b"\n\ndata: ")
+                # Two line ends for each event: then none has another line
+                if chunk.count(b"\n") == 2 * len(found):
+                    return iter(found)
             return self._whole_events(chunk)
         return self._lines(chunk)
 
@@ -124,9 +129,11 @@ class JsonEvents:
     async def drain(self, *, seconds: float) -> None:
         """Read what is left, so that the connection can be used again; not for longer than `seconds`."""
         with suppress(TimeoutError, ProviderError):
-            async with asyncio.timeout(seconds):
-                while await self._chunk() is not None:
-                    pass
+            await within(seconds, self._read_out())
+
+    async def _read_out(self) -> None:
+        while await self._chunk() is not None:
+            pass
 
     def _parsed(self) -> list[dict[str, Json]]:
         """What is ready, up to the end of the answer."""

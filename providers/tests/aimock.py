@@ -6,7 +6,6 @@ It is installed by `npm ci`. Without it its tests are skipped, or fail where `CI
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from django.conf import settings
+
+from llmchat.tests.needs import lacking
 
 #: How aimock answers, by a word in the last user message.
 FIXTURES: list[dict[str, Any]] = [
@@ -61,10 +61,7 @@ def running(directory: Path) -> Iterator[str]:
     program = Path(settings.BASE_DIR) / "node_modules/@copilotkit/aimock/dist/cli.js"
     node = shutil.which("node")
     if node is None or not program.exists():
-        reason = "aimock is not installed (remedy: npm ci)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking("aimock is not installed (remedy: npm ci)")
     fixtures = directory / "fixtures.json"
     fixtures.write_text(json.dumps({"fixtures": FIXTURES}))
     command = [

@@ -35,6 +35,8 @@ from providers.tests.subjects import CONVERSATION, IMPATIENT, KEY, SUBJECTS, WEA
 from providers.tests.upstream import Ending, Reply, Upstream, recorded
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, Usage
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module", autouse=True)
 def imported() -> None:

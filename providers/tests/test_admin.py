@@ -95,7 +95,7 @@ def test_models_are_switched_off_in_the_list_and_cannot_be_named_any_more(operat
     response = operator.post(
         reverse(f"{MODELS}_changelist"), {"action": "switch_off", "_selected_action": [str(model.pk)]}, follow=True
     )
-    assert "1 models switched off" in response.content.decode()
+    assert "1 model switched off" in response.content.decode()
     assert catalogue.current().listing() == []
     assert not LanguageModel.objects.get().is_enabled
 
@@ -137,8 +137,8 @@ def test_a_new_price_is_set_from_the_models_page(operator: Client) -> None:
         reverse(f"{PRICES}_add"),
         {
             "model": str(model.pk),
-            "effective_from_0": "2024-01-01",
-            "effective_from_1": "00:00:00",
+            "effective_from_0": f"{timezone.now():%Y-%m-%d}",
+            "effective_from_1": f"{timezone.now():%H:%M:%S}",
             "input_per_million": "0.15",
             "output_per_million": "0.6",
         },

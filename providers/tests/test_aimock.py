@@ -24,6 +24,8 @@ from providers.tests import aimock
 from providers.tests.subjects import WEATHER
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta, Usage
 
+pytestmark = pytest.mark.once
+
 FAMILIES = ("sdk", "wire")
 #: slug: adapter, path of the base URL, model, options
 VENDORS: dict[str, tuple[str, str, str, dict[str, Any]]] = {

@@ -15,6 +15,8 @@ from providers.tests.subjects import ANTHROPIC, KEY, WEATHER, Subject, over, sse
 from providers.tests.upstream import Reply, Upstream, recorded
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta
 
+pytestmark = pytest.mark.once
+
 HELLO = [Message(role="user", content="Hello")]
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}}
 SAID = [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}]

@@ -6,6 +6,8 @@ import pytest
 
 from providers.adapters import classify
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("text", "expected"),

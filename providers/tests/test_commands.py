@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from providers import services
-from providers.models import LanguageModel
+from providers.models import LanguageModel, Price
 from providers.tests.factories import LanguageModelFactory, PriceFactory
 
 pytestmark = pytest.mark.django_db
@@ -99,16 +101,28 @@ def test_probe_providers_fails_when_a_configured_one_does(settings, unused_tcp_p
     assert "sk-test" not in out.getvalue()
 
 
+def test_update_prices_reads_out_each_price_that_changes() -> None:
+    run("update_prices", "--quiet")
+    model = LanguageModel.objects.get(name="gpt-4o")
+    known = Price.objects.filter(model=model).latest("effective_from")
+    services.set_price(model, input_per_million=Decimal("99.50"), output_per_million=Decimal(100))
+    told, _ = run("update_prices", "--overwrite-manual")
+    amounts = f"${known.input_per_million.normalize():f} in, ${known.output_per_million.normalize():f} out"
+    change, summed_up = told.splitlines()
+    assert change == f"from {timezone.now():%Y-%m-%d}: gpt-4o {amounts}"
+    assert summed_up.endswith("0 completed, 1 price added.")
+
+
 def test_update_prices_sums_up_and_is_quiet_when_asked_to_be() -> None:
     out, _ = run("update_prices", "--dry-run")
-    assert re.fullmatch(r"Would be: (\d+) models known, \1 added, 0 completed, \d+ prices added\.\n", out)
+    assert re.fullmatch(r"Would be: (\d+) models known, \1 added, 0 completed, [\d,]+ prices added\.\n", out)
     assert not LanguageModel.objects.exists()
     out, _ = run("update_prices", "--quiet")
-    assert re.fullmatch(r"(\d+) models known, \1 added, 0 completed, \d+ prices added\.\n", out)
+    assert re.fullmatch(r"(\d+) models known, \1 added, 0 completed, [\d,]+ prices added\.\n", out)
     assert run("update_prices", "--quiet") == ("", "")
     model = LanguageModel.objects.get(name="gpt-4o")
     services.set_price(model, input_per_million=99, output_per_million=99)  # type: ignore[arg-type]
     out, _ = run("update_prices")
     assert "0 prices added, 1 kept that people set" in out
     out, _ = run("update_prices", "--overwrite-manual")
-    assert "1 prices added" in out
+    assert "1 price added" in out

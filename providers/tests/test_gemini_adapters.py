@@ -20,6 +20,8 @@ from providers.tests.subjects import GEMINI, KEY, WEATHER, Subject, over, sse
 from providers.tests.upstream import Reply, Upstream, recorded
 from providers.values import Event, Finished, FinishReason, Message, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module", params=["sdk", "wire"])
 def subject(request: pytest.FixtureRequest) -> Subject:

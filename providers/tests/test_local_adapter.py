@@ -30,6 +30,8 @@ from providers.errors import (
 )
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta
 
+pytestmark = pytest.mark.once
+
 STORY = "Tell me a very long story about the sea, with all its details."
 
 

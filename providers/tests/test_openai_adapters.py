@@ -16,6 +16,8 @@ from providers.tests.subjects import KEY, OPENAI, OPENROUTER, SIGNED, WEATHER, S
 from providers.tests.upstream import Ending, Reply, Upstream, recorded
 from providers.values import ChatRequest, Event, Finished, FinishReason, Message, TextDelta, ToolCallDelta, Usage
 
+pytestmark = pytest.mark.once
+
 HELLO = [Message(role="user", content="Hello")]
 
 

@@ -183,8 +183,10 @@ def test_the_past_can_be_priced_only_where_it_had_no_price() -> None:
     model = LanguageModelFactory.create()
     yesterday, earlier = timezone.now() - DAY, timezone.now() - 2 * DAY
     set_price = partial(services.set_price, model, input_per_million=Decimal(1), output_per_million=Decimal(1))
-    set_price(effective_from=yesterday)
-    set_price(effective_from=earlier)
+    with pytest.raises(ValidationError, match="Price the past"):
+        set_price(effective_from=yesterday)
+    set_price(effective_from=yesterday, reason="the invoice came")
+    set_price(effective_from=earlier, reason="the invoice came")
     with pytest.raises(ValidationError, match="Another price was in force then"):
         set_price(effective_from=yesterday + dt.timedelta(hours=1))
 

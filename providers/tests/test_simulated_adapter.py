@@ -44,6 +44,8 @@ from providers.values import (
     Usage,
 )
 
+pytestmark = pytest.mark.once
+
 ASKED = [Message(role="system", content="Be brief."), Message(role="user", content="Grüß mich, Köln!  Zweimal.\n")]
 INPUT = 10  # 9 and 30 bytes, four to a token
 WEATHER = {

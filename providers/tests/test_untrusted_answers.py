@@ -14,6 +14,8 @@ from providers.errors import ProviderError
 from providers.tests.upstream import recorded
 from providers.values import Event, Finished, Json, ReasoningDelta, TextDelta, ToolCallDelta
 
+pytestmark = pytest.mark.once
+
 #: What is put in the place of each value. The number is one that JSON can say and no integer can hold.
 STRANGERS: list[Json] = [None, True, -5, 1e999, "strange", ["strange"], [{"strange": 1}], {"strange": {}}]
 READERS: dict[str, Callable[[], Any]] = {

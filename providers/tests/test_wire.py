@@ -12,22 +12,16 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
 import orjson
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from django.conf import settings
 
-from providers.adapters.base import Adapter, Timeouts
+from providers.adapters.base import Adapter, Timeouts, bursts
+from providers.adapters.sse import Decoder
 from providers.adapters.wire import pool
 from providers.errors import (
     AnswerTooLarge,
@@ -39,6 +33,7 @@ from providers.errors import (
     QuotaExhausted,
     TruncatedAnswer,
 )
+from providers.tests.certificates import write_certificate
 from providers.tests.subjects import DEEPSEEK, IMPATIENT, KEY, OPENAI, OPENROUTER, Subject, over, sse
 from providers.tests.upstream import Ending, Reply, Upstream, recorded, running
 from providers.values import (
@@ -52,6 +47,8 @@ from providers.values import (
     ToolCallDelta,
     Usage,
 )
+
+pytestmark = pytest.mark.once
 
 WIRE = over("wire", OPENAI)
 WHOLE_TOKENS = 128
@@ -220,6 +217,105 @@ async def test_body_of_megabytes_arrives(adapter: Adapter, upstream: Upstream) -
     assert len(upstream.requests[0].json["messages"][0]["content"]) == 2_000_000
 
 
+async def tasks_for(adapter: Adapter, request: ChatRequest) -> list[str]:
+    """What aiohttp makes tasks for while it sends this request."""
+    loop = asyncio.get_running_loop()
+    made: list[str] = []
+
+    def note(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(work.__qualname__)
+        return asyncio.Task(work, loop=loop, **options)
+
+    loop.set_task_factory(note)
+    try:
+        await drained(adapter, request)
+    finally:
+        loop.set_task_factory(None)
+    return [name for name in made if name.startswith("ClientRequest")]
+
+
+async def test_small_body_goes_out_with_its_headers_and_a_large_one_by_a_task(
+    adapter: Adapter, upstream: Upstream
+) -> None:
+    upstream.reply = Reply(body=recorded("openai_plain"))
+    large = WIRE.request(messages=[Message(role="user", content="x" * 100_000)])
+    assert await tasks_for(adapter, WIRE.request()) == []
+    assert await tasks_for(adapter, large) == ["ClientRequest.write_bytes"]
+    sent = [request.json["messages"][0]["content"] for request in upstream.requests]
+    assert [len(content) for content in sent] == [len(WIRE.request().messages[0].text), 100_000]
+
+
+async def test_parser_is_not_asked_again_for_each_piece_of_an_answer_that_was_never_paused(
+    adapter: Adapter, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[int] = []
+    feed = pool._Protocol.data_received
+
+    def count_and_feed(self: Any, data: bytes) -> None:
+        fed.append(len(data))
+        feed(self, data)
+
+    monkeypatch.setattr(pool._Protocol, "data_received", count_and_feed, raising=False)
+    upstream.reply = Reply(body=recorded("openai_plain"), pieces=20)
+    await drained(adapter)
+    assert fed
+    assert 0 not in fed
+
+
+async def test_answer_that_comes_quicker_than_it_is_read_is_paused_and_arrives_whole(upstream: Upstream) -> None:
+    adapter = WIRE.make(upstream)
+    chunk = {"choices": [{"index": 0, "delta": {"content": "x" * 50_000}}]}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    upstream.reply = Reply(body=sse(chunk) * 100 + sse(last))
+    size = 0
+    async with aclosing(adapter.stream(WIRE.request())) as events:
+        async for event in events:
+            if isinstance(event, TextDelta):
+                size += len(event.text)
+                await asyncio.sleep(0.001)
+    await adapter.aclose()
+    assert size == 5_000_000
+
+
+async def test_what_came_together_is_one_step_and_the_end_another(adapter: Adapter, upstream: Upstream) -> None:
+    chunks = [{"choices": [{"index": 0, "delta": {"content": text}}]} for text in ("a", "b", "c")]
+    last = {"choices": [{"index": 0, "delta": {"content": "d"}, "finish_reason": "stop"}]}
+    upstream.reply = Reply(body=b"".join(map(sse, [*chunks, last])))
+    steps = [list(burst) async for burst in bursts(adapter, WIRE.request())]
+    assert steps == [
+        [TextDelta("a"), TextDelta("b"), TextDelta("c"), TextDelta("d")],
+        [Finished(reason=FinishReason.STOP, raw_reason="stop")],
+    ]
+
+
+async def test_what_came_before_an_error_in_the_same_step_is_told(adapter: Adapter, upstream: Upstream) -> None:
+    piece = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+    upstream.reply = Reply(body=sse(piece) + sse({"error": {"code": "insufficient_quota"}}))
+    events = adapter.stream(WIRE.request())
+    assert await anext(events) == TextDelta("a")
+    with pytest.raises(QuotaExhausted):
+        await anext(events)
+
+
+@pytest.mark.parametrize(
+    ("sent", "data"),
+    [
+        (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"data: a\ndata: b\n\ndata: c\n\n", [b"a\nb", b"c"]),
+        (b"data: a\n\nevent: e\ndata: b\n\n", [b"a", b"b"]),
+        (b"data: a\n\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"data: a\n\n: comment\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"data:a\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"data: a\n\ndata:  b \n\n", [b"a", b" b "]),
+        (b"data: a\n\n\n\n", [b"a"]),
+    ],
+)
+def test_events_that_come_together_are_read_alike_however_they_are_cut(sent: bytes, data: list[bytes]) -> None:
+    assert list(Decoder().feed(sent)) == data
+    byte_by_byte = Decoder()
+    assert [found for at in range(len(sent)) for found in byte_by_byte.feed(sent[at : at + 1])] == data
+
+
 async def test_numbers_and_characters_beyond_the_usual_reach_the_vendor(adapter: Adapter, upstream: Upstream) -> None:
     upstream.reply = Reply(body=recorded("openai_plain"))
     extra = {"metadata": {"number": 2**70, "half": "\ud83d"}}
@@ -257,27 +353,7 @@ async def test_reader_that_takes_its_time_is_no_silence(upstream: Upstream) -> N
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate for 127.0.0.1 that nobody but itself vouches for, with its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "vendor")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    file = tmp_path / "vendor.pem"
-    file.write_bytes(
-        made.public_bytes(Encoding.PEM) + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    return file
+    return write_certificate(tmp_path / "vendor.pem", host="127.0.0.1")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.utils.module_loading import import_string
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from providers.adapters import reading
@@ -20,6 +20,8 @@ from providers.tests.subjects import ANTHROPIC, GEMINI, OPENAI, OPENROUTER, Subj
 from providers.tests.upstream import RECORDED, Ending, Reply, Upstream, recorded
 from providers.values import Event, Finished
 
+pytestmark = pytest.mark.once
+
 NAMES = sorted(file.stem for file in RECORDED.glob("*.txt"))
 VENDORS = {"anthropic": ANTHROPIC, "gemini": GEMINI, "openrouter": OPENROUTER}
 READERS: dict[str, Callable[[], Any]] = {
@@ -28,6 +30,8 @@ READERS: dict[str, Callable[[], Any]] = {
     "openai": lambda: openai.ChunkReader(options={}),
     "openrouter": lambda: openai.ChunkReader(options={}),
 }
+#: On a busy machine drawing takes long, which says nothing about what is tested.
+SLOWLY = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 #: What a call came to: its events, and how it failed.
 Outcome = tuple[list[Event], tuple[object, ...] | None]
 
@@ -161,6 +165,7 @@ def test_cut_at_any_one_place_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+@SLOWLY
 @given(name=st.sampled_from(NAMES), data=st.data())
 def test_cuts_at_any_places_change_nothing(line_end: bytes, name: str, data: st.DataObject) -> None:
     body = recorded(name).replace(b"\n", line_end)
@@ -169,6 +174,7 @@ def test_cuts_at_any_places_change_nothing(line_end: bytes, name: str, data: st.
     assert asyncio.run(read(name, cut(body, places))) == whole
 
 
+@SLOWLY
 @given(name=st.sampled_from(NAMES), data=st.data())
 def test_noise_in_an_answer_never_breaks_the_reading(name: str, data: st.DataObject) -> None:
     body = bytearray(recorded(name))

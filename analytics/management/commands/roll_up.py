@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from analytics import rolling
 from llmchat.lib.moments import utc_moment
+from llmchat.lib.wording import counted
 
 
 class Command(BaseCommand):
@@ -38,8 +39,8 @@ class Command(BaseCommand):
             rolling.rebuild(since=first)
         report = rolling.roll_up()
         self.stdout.write(
-            f"Rolled up: {report.minutes:,} minutes, {report.hours:,} hours, {report.days:,} days, "
-            f"{report.months:,} months."
+            f"Rolled up: {counted(report.minutes, 'minute')}, {counted(report.hours, 'hour')}, "
+            f"{counted(report.days, 'day')}, {counted(report.months, 'month')}."
         )
         if before is not None:
             self._seal(before)

@@ -14,6 +14,7 @@ from chat import rotation
 from chat.encryption import is_on
 from llmchat.lib.encryption import KeyRing, keys_from
 from llmchat.lib.uuid7 import moment_of
+from llmchat.lib.wording import counted
 
 
 class Command(BaseCommand):
@@ -50,8 +51,8 @@ class Command(BaseCommand):
             self.stderr.write(f"{name}: {changed:,} {verb}.")
         if unreadable:
             raise CommandError(
-                f"{unreadable:,} rows hold texts that no key opens; they stay as they are. Add their key at the end of "
-                "TEXT_ENCRYPTION_KEYS, or by --decrypt-with FILE, and run this again."
+                f"No key opens texts of {counted(unreadable, 'row')}; they stay as they are. Add their key at the end "
+                "of TEXT_ENCRYPTION_KEYS, or by --decrypt-with FILE, and run this again."
             )
 
 

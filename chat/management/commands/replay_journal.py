@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from chat import recovery
 from chat.storing import UNUSABLE
+from llmchat.lib.wording import counted
 
 
 class Command(BaseCommand):
@@ -26,7 +27,9 @@ class Command(BaseCommand):
         for complaint in report.complaints:
             self.stderr.write(complaint)
         self.stdout.write(
-            f"{report.journals} journals replayed: {report.ended} exchanges ended, {report.interrupted} interrupted."
+            f"{counted(report.journals, 'journal')} replayed: {counted(report.ended, 'exchange')} ended, "
+            f"{report.interrupted:,} interrupted."
         )
         if report.complaints:
-            raise CommandError(f"{len(report.complaints)} records or files could not be replayed; see above.")
+            left = counted(len(report.complaints), "record or file", "records or files")
+            raise CommandError(f"Not replayed: {left}; see above.")

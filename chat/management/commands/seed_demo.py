@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import shlex
-import sys
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -16,11 +15,12 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from chat import changes, partitions
-from chat.demo import bulk, story, world
+from chat.demo import bulk, months, story, world
+from chat.demo.echoes import Echoes
 from chat.demo.story import Plan, Teller
+from chat.management.meter import Meter
 from chat.models import Interaction
-
-_WIDTH: Final = 30
+from llmchat.lib.wording import counted
 
 
 class Command(BaseCommand):
@@ -45,11 +45,11 @@ class Command(BaseCommand):
                 "an empty database; or go on with demo data that were not finished by their own --until and --seed; "
                 "or, if a mixture is what you want, say --into-existing."
             )
-        partitions.make(plan.began, until=plan.ended)
         teller = Teller(plan, world.make(seed=plan.seed, began=plan.began, interactions=plan.interactions))
         began = time.monotonic()
         try:
             stored = self._seed(teller, begin=_first_missing(teller) if told_before else 0)
+            partitions.make(plan.began, until=plan.ended)
         except (KeyboardInterrupt, DatabaseTrouble) as error:
             with suppress(DatabaseTrouble):
                 changes.note_range(plan.began, plan.ended, now=timezone.now())
@@ -61,47 +61,33 @@ class Command(BaseCommand):
         seconds = time.monotonic() - began
         partitions.analyze()
         self.stdout.write(
-            f"{stored:,} interactions of {len(teller.world.tenants)} organizations, {plan.began:%Y-%m-%d} to "
-            f"{plan.ended:%Y-%m-%d}, stored in {seconds:.1f} s ({stored / max(seconds, 0.001):,.0f} a second)."
+            f"{counted(stored, 'interaction')} of {counted(len(teller.world.tenants), 'organization')}, "
+            f"{plan.began:%Y-%m-%d} to {plan.ended:%Y-%m-%d}, stored in {seconds:.1f} s "
+            f"({stored / max(seconds, 0.001):,.0f} a second)."
         )
 
     def _seed(self, teller: Teller, *, begin: int) -> int:
-        plan = teller.plan
-        progress = _Progress(self.stderr, plan.interactions, done=min(begin * story.CHUNK, plan.interactions))
-        stored = 0
-        with bulk.writer() as writer:
-            for number in range(begin, plan.chunks):
-                chunk = teller.tell(number)
-                writer.write(chunk)
-                stored += len(chunk.interactions)
-                progress.add(len(chunk.interactions))
-        progress.end()
-        return stored
-
-
-class _Progress:
-    """A bar on a terminal; a line for each tenth elsewhere."""
-
-    def __init__(self, stream: Any, total: int, *, done: int) -> None:
-        self._stream, self._total, self._done = stream, total, done
-        self._begun_with, self._began, self._tenth = done, time.monotonic(), 10 * done // max(total, 1)
-        self._is_terminal = sys.stderr.isatty()
-
-    def add(self, count: int) -> None:
-        self._done += count
-        tenth = 10 * self._done // self._total
-        if self._is_terminal or tenth > self._tenth:
-            self._tenth = tenth
-            rate = (self._done - self._begun_with) / max(time.monotonic() - self._began, 0.001)
-            left = dt.timedelta(seconds=int((self._total - self._done) / rate))
-            filled = _WIDTH * self._done // self._total
-            bar = f"[{'█' * filled}{'·' * (_WIDTH - filled)}] " if self._is_terminal else ""
-            line = f"{bar}{self._done:,} of {self._total:,}, {rate:,.0f} a second, {left} left"
-            self._stream.write(f"\r{line}  " if self._is_terminal else line, ending="" if self._is_terminal else "\n")
-
-    def end(self) -> None:
-        if self._is_terminal:
-            self._stream.write("")
+        plan, echoes = teller.plan, Echoes(teller)
+        fresh = months.fresh(plan.began, plan.ended)
+        if fresh is not None and begin and teller.first_id(begin - 1) < fresh.first_id:
+            # That chunk's end may be in the first month of these.
+            begin -= 1
+        elif fresh is not None and begin < plan.chunks and teller.first_id(begin) < fresh.first_id:
+            # What is missing begins in a month that has rows.
+            fresh = None
+        if fresh is None:
+            partitions.make(plan.began, until=plan.ended)
+        before = min(begin * story.CHUNK, plan.interactions)
+        meter = Meter(self.stderr, ("interaction", "interactions"), done=before)
+        try:
+            with bulk.writer(fresh) as writer:
+                for number in range(begin, plan.chunks):
+                    writer.write(echoes.tell(number))
+                    done = min((number + 1) * story.CHUNK, plan.interactions)
+                    meter.tell(done, done / plan.interactions)
+        finally:
+            meter.end()
+        return plan.interactions - before
 
 
 def _plan(options: dict[str, Any]) -> Plan:

@@ -13,6 +13,7 @@ from django.db import Error as DatabaseTrouble
 from chat import verification
 from chat.verification import Breach, Checked, Window, invariants_on_record
 from llmchat.lib.moments import utc_moment
+from llmchat.lib.wording import counted
 
 #: Exit code when the record could not be looked at, which says nothing about the record.
 _NOT_VERIFIED = 2
@@ -68,7 +69,7 @@ class Command(BaseCommand):
         else:
             self._sum_up(rows, breaches, seconds=seconds)
         if total := breaches.total():
-            raise CommandError(f"The record is not right: {total:,} breaches.")
+            raise CommandError(f"The record is not right: {counted(total, 'breach', 'breaches')}.")
 
     def _sum_up(self, rows: Counter[str], breaches: Counter[str], *, seconds: float) -> None:
         self.stdout.write(f"{'invariant':<14}{'checked':>14}{'breaches':>10}")
@@ -76,7 +77,8 @@ class Command(BaseCommand):
             counts = f"{rows[invariant.subject]:>14,}{breaches[invariant.name]:>10,}"
             self.stdout.write(f"{invariant.name:<14}{counts}  {invariant.says}")
         self.stdout.write(
-            f"{rows['interactions']:,} interactions with {rows['attempts']:,} attempts verified in {seconds:.1f} s."
+            f"{counted(rows['interactions'], 'interaction')} with {counted(rows['attempts'], 'attempt')} "
+            f"verified in {seconds:.1f} s."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -13,13 +14,16 @@ import pytest
 from chat.tests.faults.stage import Stage
 from conftest import Serve
 from llmchat.tests.environment import Services
+from llmchat.tests.furnished import Furnished, furnish
 from llmchat.tests.mock_upstream import MockUpstream
+from llmchat.tests.needs import need
 from llmchat.tests.servers import LiveServer, PostgreSQL, Redis, missing_programs
 
 _TOLD = pytest.StashKey[list[tuple[str, str]]]()
 
 #: Connections that the throw-away PostgreSQL allows: few, so that they can be used up.
 MAX_CONNECTIONS = 24
+_DATABASE = "llmchat"
 
 
 class SetStage(Protocol):
@@ -44,19 +48,41 @@ def upstream(tmp_path: Path) -> Iterator[MockUpstream]:
         yield running
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where the data of a PostgreSQL lie that has Acme in it, and Acme's raw keys: each test takes a copy."""
+
+    place: Path
+    key: str
+    metrics_key: str
+
+
+@pytest.fixture(scope="session")
+def furnished_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    need(missing_programs())
+    place = tmp_path_factory.mktemp("furnished-postgresql")
+    with PostgreSQL() as cluster:
+        server = LiveServer(place, environment={"DATABASE_URL": cluster.create_database(_DATABASE)})
+        server.manage("migrate", "--verbosity", "0")
+        key, metrics_key = furnish(server)
+        cluster.keep(place / "cluster")
+    return Cluster(place=place / "cluster", key=key, metrics_key=metrics_key)
+
+
 @pytest.fixture
-def postgresql() -> Iterator[PostgreSQL]:
+def postgresql(furnished_postgresql: Cluster) -> Iterator[PostgreSQL]:
     """A PostgreSQL that the test may stop, starve and slow down."""
-    _require_programs()
     # What it has committed must survive its own end, or nobody could tell who lost a row.
-    with PostgreSQL(durable=True, settings={"max_connections": str(MAX_CONNECTIONS)}) as running:
+    with PostgreSQL(
+        durable=True, settings={"max_connections": str(MAX_CONNECTIONS)}, origin=furnished_postgresql.place
+    ) as running:
         yield running
 
 
 @pytest.fixture
 def redis() -> Iterator[Redis]:
     """A Redis that the test may stop, freeze and flush."""
-    _require_programs()
+    need(missing_programs())
     with Redis() as running:
         yield running
 
@@ -72,7 +98,11 @@ def either_database(request: pytest.FixtureRequest) -> PostgreSQL | None:
 
 @pytest.fixture
 def set_stage(
-    request: pytest.FixtureRequest, serve: Serve, upstream: MockUpstream, services: Services | None, tmp_path: Path
+    request: pytest.FixtureRequest,
+    serve: Serve,
+    furnished: Furnished,
+    upstream: MockUpstream,
+    services: Services | None,
 ) -> Iterator[SetStage]:
     """Starts llmchat between the vendor and the database, without PostgreSQL on SQLite.
 
@@ -97,15 +127,22 @@ def set_stage(
                 **(environment or {}),
             }
             if workers > 1 and "REDIS_URL" not in settings:
-                _require_programs()
+                need(missing_programs())
                 settings["REDIS_URL"] = ending.enter_context(Redis()).url
             if postgresql is not None:
-                settings["DATABASE_URL"] = postgresql.create_database("llmchat")
-                LiveServer(tmp_path / "migrating", environment=settings).manage("migrate", "--verbosity", "0")
+                settings["DATABASE_URL"] = postgresql.database_url(_DATABASE)
+            known: Furnished | Cluster = furnished
+            if postgresql is not None:
+                known = request.getfixturevalue("furnished_postgresql")
             server = serve("--workers", str(workers), "--no-background", environment=settings)
-            server.manage("create_organization", "Acme", "--plan", "unlimited")
-            key = server.manage("create_api_key", "--organization", "Acme").strip()
-            return Stage(server=server, upstream=upstream, key=key, workers=workers, tell=tell)
+            return Stage(
+                server=server,
+                upstream=upstream,
+                key=known.key,
+                metrics_key=known.metrics_key,
+                workers=workers,
+                tell=tell,
+            )
 
         yield start
 
@@ -116,10 +153,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("faults")
         for test, line in told:
             terminalreporter.line(f"{test}: {line}")
-
-
-def _require_programs() -> None:
-    if missing := missing_programs():
-        if os.environ.get("CI") == "true":
-            pytest.fail("; ".join(missing))
-        pytest.skip("; ".join(missing))

@@ -25,11 +25,13 @@ BRISK = "openai/mock-20?first=0.02&delay=0.004"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A running server with a key, its vendor, and how many workers it has. `tell` is for the run's summary."""
+    """A running server with a key and one for metrics, its vendor, and how many workers it has. `tell` is for the run's
+    summary."""
 
     server: LiveServer
     upstream: MockUpstream
     key: str
+    metrics_key: str
     workers: int
     tell: Callable[[str], None]
 
@@ -74,8 +76,8 @@ class Stage:
         assert self.server.stop() == 0, self.server.log_tail()
         assert ledger.audit(self.server, upstream=self.upstream.calls, clients=calls).differences == []
         assert self.left_in_journal() == []
-        # Raises what it says, if it ends with anything but 0.
-        self.tell(self.server.manage("verify_record").splitlines()[-1])
+        # The record and, all rolled up, its roll-ups. Raises what it says, if it ends with anything but 0.
+        self.tell(self.server.manage("shell", "--no-imports", "-c", _PROVEN).splitlines()[-1])
 
     def left_in_journal(self) -> list[str]:
         """What stands in the journal's directory, with sizes in bytes."""
@@ -89,6 +91,9 @@ class Stage:
         """What the vendor heard of these calls."""
         prompts = {call.prompt for call in calls}
         return [call for call in self.upstream.calls() if call.prompt in prompts]
+
+
+_PROVEN = "from django.core.management import call_command as run; run('roll_up'); run('verify_record')"
 
 
 def wait_for_answers(load: Load, count: int) -> None:

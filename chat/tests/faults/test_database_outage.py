@@ -162,8 +162,10 @@ def test_answers_keep_coming_and_every_row_lands(
         load.stop()
     stage.tell(f"{rounds} times {trouble.__name__}; answered meanwhile: {during}; heaviest worker: {heaviest:.0f} MB")
     calls = [*load.calls, *keyed.calls]
-    assert load.statuses == {200: len(load.calls)}
-    assert {call.ending for call in calls} == {"done"}
+    unwell = [call.told for call in calls if call.ending != "done"]
+    if unwell:
+        stage.tell(f"not answered: {unwell}")
+    assert unwell == []
     assert heaviest < MAX_MEGABYTES
     stage.close_the_books(calls)
 
@@ -208,8 +210,6 @@ class Health:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        scopes = ["--name", "health", "--scopes", "metrics"]
-        self._key = stage.server.manage("create_api_key", "--organization", "Acme", *scopes).strip()
 
     def expect(self, status: str, finding: tuple[str, str] | None = None) -> None:
         """Returns once it says that, each worker having been asked."""
@@ -224,7 +224,7 @@ class Health:
 
     def _ask(self) -> dict[str, Any]:
         with closing(http.client.HTTPConnection("127.0.0.1", self._stage.server.port, timeout=PATIENCE)) as connection:
-            connection.request("GET", "/v1/health", headers={"X-API-Key": self._key})
+            connection.request("GET", "/v1/health", headers={"X-API-Key": self._stage.metrics_key})
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
             return answer
 

@@ -46,8 +46,11 @@ class Command(BaseCommand):
         settings.WEB_WORKERS = workers
         counted_in = metrics.begin(metrics.place(settings.METRICS_DIR))
         try:
-            self._require_migrations()
-            self._require_sound_settings()
+            try:
+                self._require_migrations()
+                self._require_sound_settings()
+            finally:
+                _close_connections()
             code = self._serve(host, port, workers=workers, background=background and settings.EMBEDDED_BROKER)
         finally:
             metrics.end(counted_in)
@@ -101,16 +104,18 @@ class Command(BaseCommand):
         except DatabaseError as error:
             reason = str(error).strip().partition("\n")[0]
             raise CommandError(f"The database of DATABASE_URL cannot be used: {reason}") from None
-        finally:
-            # Nothing that is open now may be shared with children.
-            for connection in connections.all(initialized_only=True):
-                connection.close()
-                if hasattr(connection, "close_pool"):
-                    connection.close_pool()
         if missing:
             raise CommandError(
                 f"{len(missing)} migrations are not applied to the database. Run `python manage.py migrate` first."
             )
+
+
+def _close_connections() -> None:
+    """Nothing that is open now may be shared with children."""
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+        if hasattr(connection, "close_pool"):
+            connection.close_pool()
 
 
 def _work_in_background(parent: Parent) -> None:

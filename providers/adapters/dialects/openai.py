@@ -13,7 +13,7 @@ Protocol: https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -104,6 +104,7 @@ class ChunkReader:
         self._id: str | None = None
         self._kept: dict[str, Json] = {}
         self._calls = _CallOrder()
+        self._around: dict[str, Json] | None = None
         named = options.get("reasoning_field")
         self._reasoning_fields = (named,) if named else ("reasoning_content", "reasoning")
 
@@ -111,8 +112,18 @@ class ChunkReader:
     def complete(self) -> bool:
         return self.ending and self._usage is not None
 
-    def read(self, chunk: dict[str, Json]) -> Iterator[Event]:
-        """Yield the events of one chunk; raises what an error object in it means."""
+    def read(self, chunk: dict[str, Json]) -> Iterable[Event]:
+        """The events of one chunk; raises what an error object in it means. What is around the choices is looked at
+        when it is not what it was around the last ones."""
+        choices = chunk.pop("choices", None)
+        if chunk != self._around:
+            self._read_around(chunk)
+            self._around = chunk
+        if type(choices) is list and len(choices) == 1 and (text := _mere_text(choices[0])) is not None:
+            return (text,)
+        return self._choices(choices)
+
+    def _read_around(self, chunk: dict[str, Json]) -> None:
         if chunk.get("error"):
             raise classify.from_object(chunk)
         self._model = untrusted.text(chunk.get("model")) or self._model
@@ -124,7 +135,9 @@ class ChunkReader:
         usage = chunk.get("usage") or untrusted.mapping(chunk.get("x_groq")).get("usage")
         if isinstance(usage, dict):
             self._usage = usage
-        for choice in untrusted.mappings(chunk.get("choices")):
+
+    def _choices(self, choices: Json) -> Iterator[Event]:
+        for choice in untrusted.mappings(choices):
             if not choice.get("index"):
                 yield from self._choice(choice)
 
@@ -146,10 +159,7 @@ class ChunkReader:
         delta = untrusted.mapping(choice.get("delta") or choice.get("message"))
         logprobs = choice.get("logprobs")
         content = untrusted.text(delta.get("content"))
-        if content and len(delta) == 1:  # nearly every chunk
-            yield TextDelta(content, logprobs)
-        else:
-            yield from self._delta(delta, content, logprobs)
+        yield from self._delta(delta, content, logprobs)
         reason = choice.get("finish_reason")
         if not reason:
             return
@@ -172,6 +182,17 @@ class ChunkReader:
             yield TextDelta(text, logprobs)
         for call in untrusted.mappings(delta.get("tool_calls")):
             yield self._calls.delta(call)
+
+
+def _mere_text(choice: Json) -> TextDelta | None:
+    """What nearly every chunk's choice is, and nothing else; None for another one."""
+    if type(choice) is not dict or choice.get("index") or choice.get("error") or choice.get("finish_reason"):
+        return None
+    delta = choice.get("delta")
+    if type(delta) is not dict or len(delta) != 1:
+        return None
+    content = delta.get("content")
+    return TextDelta(content, choice.get("logprobs")) if content and type(content) is str else None
 
 
 class _CallOrder:

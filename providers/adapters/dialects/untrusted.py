@@ -26,4 +26,6 @@ def index(value: Json) -> int | None:
 
 def count(value: Json) -> int:
     """A number of tokens. JSON also says numbers that are infinite or none at all."""
-    return max(0, int(value)) if isinstance(value, int | float) and math.isfinite(value) else 0
+    if type(value) is int:
+        return max(0, value)
+    return max(0, int(value)) if isinstance(value, (int, float)) and math.isfinite(value) else 0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from llmchat.lib.frozen import dataclass
 from providers.adapters import boundary, reading
 from providers.adapters.base import ProviderConfig
 from providers.adapters.sse import JsonEvents, parse_object
@@ -51,25 +52,32 @@ class WireAdapter(ABC):
         """
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Event, None]:
+        async with aclosing(self.bursts(request)) as together:
+            async for burst in together:
+                for event in burst:
+                    yield event
+
+    async def bursts(self, request: ChatRequest) -> AsyncGenerator[Sequence[Event], None]:
         with boundary.only_our_errors(self.config):
             question = self.question(request, stream=not self._wants_one_piece(request))
             answer = await self._client.post(question.path, question.body, headers=question.headers)
             try:
                 if answer.is_whole:  # not only when asked for: some servers know no streams
-                    for event in reading.whole(
-                        await _object(answer), question.reader, max_answer_bytes=self._max_answer_bytes
-                    ):
-                        yield event
+                    body = await _object(answer)
+                    *pieces, last = reading.whole(body, question.reader, max_answer_bytes=self._max_answer_bytes)
+                    if pieces:
+                        yield pieces
+                    yield (last,)
                     return
-                events = reading.events(
+                together = reading.bursts(
                     JsonEvents(answer.chunk),
                     question.reader,
                     max_answer_bytes=self._max_answer_bytes,
                     merged=request.whole,
                 )
-                async with aclosing(events):
-                    async for event in events:
-                        yield event
+                async with aclosing(together):
+                    async for burst in together:
+                        yield burst
             finally:
                 answer.close()
 

@@ -17,13 +17,14 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import orjson
 from aiohttp.http_exceptions import ContentEncodingError
-from aiohttp.payload import BytesPayload, Payload
 from multidict import CIMultiDict
 from yarl import URL
 
 from providers.adapters import boundary, classify
 from providers.adapters.base import ProviderConfig
-from providers.adapters.wire.pool import Lease
+from providers.adapters.patience import within
+from providers.adapters.wire.pool import SMALL, Lease
+from providers.adapters.wire.post import Body, Post
 from providers.errors import (
     ConnectionFailed,
     FirstByteTimeout,
@@ -38,6 +39,8 @@ from providers.values import Json
 
 _EVENT_STREAM: Final = "text/event-stream"
 _JSON: Final = "application/json"
+#: Addresses that are remembered: paths name models, and callers name those.
+_MOST_PATHS: Final = 1000
 
 
 class Client:
@@ -53,12 +56,14 @@ class Client:
         limits = config.timeouts
         self._first_byte = limits.first_byte
         self._silence = max(limits.first_token, limits.between_chunks)
+        self._connect = limits.connect
         self._timeout = aiohttp.ClientTimeout(connect=limits.connect)
         # An answer is short and its pieces are shorter: compressing costs both sides more than it saves
         self._headers = CIMultiDict({"User-Agent": "llmchat", "Accept": "*/*", "Accept-Encoding": "identity"})
         self._headers.update(headers)
         self._headers.update(config.headers)
         self._urls: dict[str, URL] = {}
+        self._posts: dict[str, Post | None] = {}
         self._proxy = _proxy(self._url(""))
         self._lease = Lease(connections=config.connections)
 
@@ -68,7 +73,7 @@ class Client:
         Raises ConnectionFailed, FirstByteTimeout, NotConfigured, MalformedAnswer, InvalidRequest for what no JSON can
         say, or what the refusal means.
         """
-        response = await self._until_headers("POST", path, data=_Body(_encoded(body)), headers=headers)
+        response = await self._until_headers("POST", path, data=_encoded(body), headers=headers)
         try:
             if not 200 <= response.status < 300:
                 raise await _refusal(response)
@@ -95,26 +100,23 @@ class Client:
         await self._lease.release()
 
     async def _until_headers(
-        self, method: str, path: str, *, data: Payload | None = None, headers: Mapping[str, str | None] | None = None
+        self, method: str, path: str, *, data: bytes | None = None, headers: Mapping[str, str | None] | None = None
     ) -> aiohttp.ClientResponse:
-        sent = self._headers
-        if headers:
-            sent = self._headers.copy()
-            for name, value in headers.items():
-                sent.popall(name, None)
-                if value is not None:
-                    sent[name] = value
         try:
-            async with asyncio.timeout(self._first_byte):
-                return await self._lease.session.request(
+            if data is not None and not headers and len(data) <= SMALL and (post := self._post(path)) is not None:
+                return await within(self._first_byte, post.send(data))
+            return await within(
+                self._first_byte,
+                self._lease.session.request(
                     method,
                     self._url(path),
-                    data=data,
-                    headers=sent,
+                    data=None if data is None else Body(data),
+                    headers=self._with(headers) if headers else self._headers,
                     timeout=self._timeout,
                     allow_redirects=False,
                     proxy=self._proxy,
-                )
+                ),
+            )
         except aiohttp.ConnectionTimeoutError as error:
             raise ConnectionFailed("no connection within the time limit.") from error
         except TimeoutError as error:
@@ -129,10 +131,29 @@ class Client:
         except ValueError:  # a header with a line end in it
             raise boundary.not_sendable(self._config) from None
 
+    def _with(self, headers: Mapping[str, str | None]) -> CIMultiDict[str]:
+        sent = self._headers.copy()
+        for name, value in headers.items():
+            sent.popall(name, None)
+            if value is not None:
+                sent[name] = value
+        return sent
+
+    def _post(self, path: str) -> Post | None:
+        if self._proxy is not None:
+            return None
+        if path not in self._posts:
+            if len(self._posts) >= _MOST_PATHS:
+                self._posts.clear()
+            self._posts[path] = Post.of(
+                self._lease.session, self._url(path), headers=self._headers, connect=self._connect
+            )
+        return self._posts[path]
+
     def _url(self, path: str) -> URL:
         found = self._urls.get(path)
         if found is None:
-            if len(self._urls) >= 1000:  # paths name models, and callers name those
+            if len(self._urls) >= _MOST_PATHS:
                 self._urls.clear()
             found = self._urls[path] = URL(f"{self._base}{path}", encoded=True)
         return found
@@ -196,14 +217,6 @@ class Answer:
             return
         self._is_stalled = True
         self._response.close()
-
-
-class _Body(BytesPayload):
-    """JSON that is sent as it is. aiohttp's own warns of what is larger than a megabyte."""
-
-    def __init__(self, value: bytes) -> None:
-        Payload.__init__(self, value, content_type=_JSON)
-        self._size = len(value)
 
 
 def _encoded(body: Json) -> bytes:

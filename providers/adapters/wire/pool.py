@@ -6,16 +6,22 @@ import asyncio
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import aiohttp
 import certifi
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.payload import Payload
 
 #: Seconds after which an idle connection is closed, and after which an address is looked up again.
 _KEEP_ALIVE: Final = 30.0
 _DNS_TTL: Final = 60
 #: Bytes of one header of a response.
 _MAX_HEADER_BYTES: Final = 64 * 1024
+#: Bytes of a body that is sent without waiting: no more than a transport takes before it asks to be waited for.
+SMALL: Final = 48 * 1024
 
 
 def _tls() -> ssl.SSLContext:
@@ -26,6 +32,45 @@ def _tls() -> ssl.SSLContext:
 
 #: One for all connections, made at import: reading the certificate authorities takes a megabyte, and blocks.
 _TLS: Final = _tls()
+
+
+class _Request(aiohttp.ClientRequest):
+    """Sends a small body together with its headers, in the same turn of the loop. Before Python 3.12 aiohttp makes a
+    task for each body, which costs more than all else about sending it."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        body, protocol = self._body, conn.protocol
+        if not isinstance(body, Payload) or not 0 < (body.size or 0) <= SMALL:
+            return await super().send(conn)
+        if self.chunked or self.compress or self._continue is not None or protocol is None or protocol.writing_paused:
+            return await super().send(conn)
+        content = await body.as_bytes()
+        # Without a body there is nothing that a task would have to send.
+        self._body = None
+        try:
+            response = await super().send(conn)
+        finally:
+            self._body = body
+        if protocol.transport is not None:
+            protocol.transport.write(content)
+        return response
+
+
+class _Protocol(ResponseHandler):
+    """Resumes only what is paused. aiohttp's reader of a body asks for it after each piece that it hands out, and the
+    answer, which has the parser look at nothing and the transport raise an error, cost as much as reading the piece."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Of connections that speak through `_Protocol`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = partial(_Protocol, loop=self._loop)  # type: ignore[assignment]
 
 
 @dataclass(slots=True)
@@ -75,7 +120,7 @@ def _forget_closed_loops() -> None:
 
 
 def _session(connections: int) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         # How many calls may run at once is decided before a call comes here
         limit=0,
         limit_per_host=connections,
@@ -85,6 +130,7 @@ def _session(connections: int) -> aiohttp.ClientSession:
     )
     return aiohttp.ClientSession(
         connector=connector,
+        request_class=_Request,
         cookie_jar=aiohttp.DummyCookieJar(),
         # Proxies of the environment are looked up once by each client: the session would do it in a thread per call
         trust_env=False,

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from llmchat.lib.wording import counted
 from providers import services
 from providers.price_list import SOURCE
 
@@ -28,13 +29,15 @@ class Command(BaseCommand):
         if quiet and not filled.changed:
             return
         parts = [
-            f"{filled.models_known} models known",
+            f"{counted(filled.models_known, 'model')} known",
             f"{filled.models_added} added",
             f"{filled.models_completed} completed",
-            f"{filled.prices_added} prices added",
+            f"{counted(filled.prices_added, 'price')} added",
         ]
         if filled.prices_withdrawn:
-            parts.append(f"{filled.prices_withdrawn} planned prices withdrawn")
+            parts.append(f"{counted(filled.prices_withdrawn, 'planned price')} withdrawn")
         if filled.manual_kept:
             parts.append(f"{filled.manual_kept} kept that people set (--overwrite-manual replaces them)")
+        for line in filled.news:
+            self.stdout.write(line)
         self.stdout.write(("Would be: " if dry_run else "") + ", ".join(parts) + ".")
