@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmchat.tests.furnished import Migrated
+from llmchat.tests.processes import ended
 from llmchat.tests.servers import PROJECT, LiveServer
 
 pytestmark = pytest.mark.timeout(600)
@@ -67,13 +68,14 @@ def test_a_killed_run_goes_on_and_the_books_are_right_all_along(tmp_path: Path, 
     place = LiveServer(tmp_path)
     place.environment |= migrated.copy(place.data)
     place.manage("shell", "-v", "0", "-c", _FILL, seconds=240)
-    with subprocess.Popen(
+    telling = subprocess.Popen(
         [sys.executable, "manage.py", "shell", "-v", "0", "-c", _TELLING],
         env=place.environment,
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         text=True,
-    ) as child:
+    )
+    with ended(telling) as child:
         assert child.stdout is not None
         # It counts in batches too; only then it says what there is to do, and does it.
         lines = dropwhile(lambda line: not line.startswith(f"To be priced: {_ROWS:,} interactions"), child.stdout)

@@ -44,8 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
-    # A run that is told to end (`timeout`, CI) cleans up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A run that is told to end (`timeout`, CI) cleans up as after Ctrl-C. A shell lets what it starts in the background
+    # ignore Ctrl-C, and so would every program of the tests, for which it is meant.
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, signal.default_int_handler)
     closing = early_config.stash[_CLOSING] = ExitStack()
     early_config.add_cleanup(closing.close)
     isolate()

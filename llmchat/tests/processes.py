@@ -1,8 +1,25 @@
-"""What the kernel says of processes (`/proc`), any of which may be gone by the time it is asked about."""
+"""Processes that tests start, and what the kernel says of any (`/proc`), which may be gone by the time it is asked."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T", str, bytes)
+
+
+@contextmanager
+def ended(process: subprocess.Popen[T]) -> Iterator[subprocess.Popen[T]]:
+    """The process, which is killed afterwards if it still runs. A Popen as a context waits instead: if the process
+    hangs, for ever, even when a test's time is up."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def children(pid: int) -> list[int]:

@@ -141,9 +141,11 @@ class Child:
         """`kill -9` for the process and whatever is left of its group. Returns the exit code; None if it never ran."""
         if self._process is None:
             return None
-        # The group outlives its leader while a member lives, and its id cannot be given to others until then.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # The group outlives its leader while a member lives, and its id cannot be given to others until then; but once
+        # all are gone it can.
+        if self in Child._running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
         Child._running.discard(self)
         return code

@@ -128,6 +128,30 @@ def test_test_with_a_database_cannot_be_marked_as_one_that_has_nothing_to_do_wit
 
 
 @pytest.mark.once
+def test_programs_of_tests_mind_ctrl_c_although_the_run_was_started_to_ignore_it(tmp_path: Path) -> None:
+    path = tmp_path / "test_it.py"
+    path.write_text(
+        "import signal, subprocess\n"
+        "def test_it():\n"
+        "    child = subprocess.Popen(['sleep', '100'])\n"
+        "    child.send_signal(signal.SIGINT)\n"
+        "    try: assert child.wait(20) == -signal.SIGINT\n"
+        "    finally: child.kill()\n"
+    )
+    plugin = "--override-ini=addopts=-p llmchat.tests.environment -p no:cacheprovider"
+    command = [sys.executable, "-m", "pytest", "--noconftest", "-c", str(PROJECT / "pytest.ini"), plugin, str(path)]
+    done = subprocess.run(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.once
 @pytest.mark.parametrize(("ci", "code"), [("true", 4), ("", 0)])
 def test_missing_services_are_said_in_the_last_line_and_fail_only_in_ci(ci: str, code: int, tmp_path: Path) -> None:
     environment = {**os.environ, "CI": ci, "PATH": str(tmp_path)}

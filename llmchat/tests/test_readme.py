@@ -25,6 +25,7 @@ from django.core.management import get_commands
 from django.test import Client
 
 from llmchat.tests.needs import lacking
+from llmchat.tests.processes import ended
 from llmchat.tests.servers import PROJECT, free_port
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -151,7 +152,7 @@ def as_administrator(run: Run, name: str, password: str, *, path: str) -> str:
 @pytest.mark.once
 def test_a_stream_comes_piece_by_piece(run: Run) -> None:
     command = run.here(block("sh", "curl -N"))
-    with subprocess.Popen(["sh", "-c", f"exec {command}"], env=run.environment, stdout=subprocess.PIPE) as curl:
+    with ended(subprocess.Popen(["sh", "-c", f"exec {command}"], env=run.environment, stdout=subprocess.PIPE)) as curl:
         assert curl.stdout is not None
         reads = []
         while piece := os.read(curl.stdout.fileno(), 65536):

@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from llmchat.tests.needs import need
+from llmchat.tests.processes import ended
 from llmchat.tests.servers import PROJECT, Child, PostgreSQL, Redis, ServerFailed, missing_programs
 
 pytestmark = pytest.mark.once
@@ -170,13 +171,14 @@ def test_nothing_is_left_when_the_interpreter_is_interrupted(tmp_path: Path) -> 
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents[:2]:
         parent.chmod(0o755)
-    with subprocess.Popen(
+    started = subprocess.Popen(
         [sys.executable, "-c", program], cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as run:
+    )
+    with ended(started) as run:
         assert run.stdout is not None
         ports = [int(word) for word in run.stdout.readline().split()]
         assert [listens(port) for port in ports] == [True, True]
         run.send_signal(signal.SIGINT)
-        run.wait()
+        run.wait(60)
     assert [listens(port) for port in ports] == [False, False]
     assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings
 
 from llmchat.tests.needs import lacking
+from llmchat.tests.processes import ended
 
 #: How aimock answers, by a word in the last user message.
 FIXTURES: list[dict[str, Any]] = [
@@ -76,12 +77,9 @@ def running(directory: Path) -> Iterator[str]:
         "--fixtures",
         str(fixtures),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            yield _address(process)
-        finally:
-            process.terminate()
-            process.communicate()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with ended(process):
+        yield _address(process)
 
 
 def _address(process: subprocess.Popen[str]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from llmchat.tests.processes import ended
 from providers.adapters.base import ProviderConfig
 from providers.adapters.local import CONTEXT_LENGTH, MODEL, LocalAdapter, adapter, engine, warm_up
 from providers.adapters.local.engine import Engine, EngineOptions, Generation
@@ -422,7 +423,7 @@ def _start(*arguments: int) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 @pytest.mark.parametrize(("tokens", "sign"), [(1900, "began"), (5, "ended")], ids=["during", "after"])
 def test_a_signal_ends_the_process_while_and_after_the_model_writes(number, status, tokens, sign):
-    with _start(tokens, 0) as process:
+    with ended(_start(tokens, 0)) as process:
         assert process.stdout is not None
         while sign not in process.stdout.readline():
             assert process.poll() is None
@@ -432,7 +433,7 @@ def test_a_signal_ends_the_process_while_and_after_the_model_writes(number, stat
 
 
 def test_the_process_ends_by_itself_in_the_middle_of_an_answer_and_says_nothing_else():
-    with _start(1900, 5) as process:
+    with ended(_start(1900, 5)) as process:
         output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (0, "began\n", "")
 
