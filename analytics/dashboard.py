@@ -126,9 +126,9 @@ def look_at(scope: Scope, span: Span) -> Dashboard:
     # Times are asked for by themselves: histograms cost the most, and hardly any are read where nothing is told apart.
     questions = {
         "series": scope.question(span.since, until, by=("status", "cached"), interval=span.interval, times=False),
-        "times": scope.question(span.since, until, interval=span.interval),
+        "times": scope.question(span.since, until, interval=span.interval, counters=False),
         "before": scope.question(begin, end, by=("status", "cached"), times=False),
-        "times before": scope.question(begin, end),
+        "times before": scope.question(begin, end, counters=False),
         "shared": scope.question(by=("model", "provider", "error_code", "status"), **ranked),
     }
     if scope.organizations is None or len(scope.organizations) > 1:

@@ -19,10 +19,11 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from analytics import cells
+from analytics import cells, summing
 from analytics.kept import Kept
 from analytics.models import Cell, Cube, Dimensions, Grain
 from analytics.periods import Range, end_of
+from analytics.summing import Wanted
 from analytics.totals import Key, Totals
 
 Spans = Mapping[Grain, Sequence[Range]]
@@ -70,7 +71,7 @@ def users(
     minutes = spans.get(Grain.MINUTE)
     kept_by = (*asked.asked, asked.top, asked.limit, tuple(closed.items()))
     leaders = _LEADERS.get(revision, kept_by, lambda: _leaders(asked, closed)) if closed else {}
-    lately = _totals(_cells(asked, Grain.MINUTE, minutes)) if minutes else {}
+    lately = _lately(asked, minutes) if minutes else {}
     known = {_user(asked, group).id for group in others}
     more = _summed(asked, closed, (known | _reaching(asked, leaders, lately)) - set(leaders), lately)
     for identifier, (group, totals) in (*leaders.items(), *more.items()):
@@ -78,6 +79,14 @@ def users(
         if identifier in lately:
             told.add(lately[identifier], times=False)
         yield (None, *group), told
+
+
+def _lately(asked: Asked, minutes: Sequence[Range]) -> dict[UUID, Totals]:
+    """Counters by user, of all who have asked in these minutes."""
+    wanted = Wanted(
+        cube=Cube.USER, spans=[(Grain.MINUTE, minutes)], organization_id=asked.organization_id, only=asked.only
+    )
+    return {identifier: totals for (identifier,), totals in summing.sums(wanted, ["dimensions_id"])}
 
 
 def _leaders(asked: Asked, closed: Spans) -> Leaders:

@@ -10,19 +10,19 @@ import datetime as dt
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, reduce
-from operator import or_
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Min, Q
 from django.utils import timezone
 
-from analytics import cells, histogram, leading, planning, rolling, rows
+from analytics import histogram, leading, planning, rolling, rows, summing
 from analytics.kept import Kept, weight_of_sums
-from analytics.models import Cell, Cube, Grain, Period, RollUpState
+from analytics.models import Cube, Grain, Period, RollUpState
 from analytics.periods import Range, end_of, holds, joined, period, start_of, without
+from analytics.summing import Wanted
 from analytics.totals import COUNTERS, DIMENSIONS, Table, Totals
 from chat.changes import MINUTE
 from chat.models import Change
@@ -34,6 +34,7 @@ UNROLLED_AT_MOST: Final = dt.timedelta(hours=26)
 BEHIND_AT_MOST: Final = dt.timedelta(seconds=15)
 
 _SUMS: Final[Kept[Mapping[tuple[Any, ...], Totals]]] = Kept(weight_of_sums)
+_ROWS: Final[Kept[Table]] = Kept(weight_of_sums)
 _LISTED: Final[Kept[Sequence[Range]]] = Kept(len)
 #: Groups that are told apart without asking what it costs.
 _FEW: Final = 300
@@ -52,7 +53,8 @@ class Question:
     `organization_id`: None for all organizations together. `only`: values of dimensions (or lists of them). `by`: names
     of dimensions. Users have a cube of their own: `user_id` goes with no other dimension but `organization_id`, and not
     with hours. `limit`: that many groups with the most of the counter `top`, without intervals; the answer's `rest` is
-    what all others add up to. `times`: whether histograms are wanted, which cost more than all counters together.
+    what all others add up to. `times`: whether histograms are wanted, which cost more than all counters together;
+    `counters`: False when nothing else is, and counters may be 0.
     `within`: parts of the range, in order and apart, when not all of it is asked for.
     """
 
@@ -65,6 +67,7 @@ class Question:
     limit: int | None = None
     top: str = "requests"
     times: bool = True
+    counters: bool = True
     within: tuple[Range, ...] = ()
 
     @property
@@ -83,7 +86,7 @@ class Question:
     def asked(self) -> tuple[Hashable, ...]:
         """What is asked, whatever the range."""
         only = ((name, tuple(value) if isinstance(value, list) else value) for name, value in self.only.items())
-        return self.cube, self.organization_id, frozenset(only), self.by, self.interval, self.times
+        return self.cube, self.organization_id, frozenset(only), self.by, self.interval, self.times, self.counters
 
     @property
     def tells_each_user(self) -> bool:
@@ -124,11 +127,13 @@ def answer(*questions: Question, now: dt.datetime | None = None, as_of: dt.datet
     """
     with _one_moment():
         look = _Look(questions, now=now or timezone.now(), as_of=as_of)
-        found: list[Answer] = []
-        for index, question in enumerate(questions):
-            before = questions.index(question)
-            found.append(found[before] if before < index else _answer(question, look))
-        return found
+        found: dict[int, Answer] = {}
+        # Those of each user last: what all requests add up to may be known by then.
+        for index in sorted(range(len(questions)), key=lambda index: questions[index].tells_each_user):
+            before = questions.index(questions[index])
+            found[index] = found[before] if before in found else _answer(questions[index], look)
+            look.answered.append((questions[index], found[index]))
+        return [found[index] for index in range(len(questions))]
 
 
 def _answer(question: Question, look: _Look) -> Answer:
@@ -136,15 +141,29 @@ def _answer(question: Question, look: _Look) -> Answer:
     from_rows = _added(_from_rows(question, plan, look))
     if question.tells_each_user and len(from_rows) <= _FEW:
         groups = _added([*from_rows.items(), *leading.users(question, plan.cells, from_rows, look.revision)])
-        whole = _answer(replace(question, by=(), limit=None, times=False), look).groups.get((None,), Totals())
         told, _ = _top(groups, question)
-        others = whole.without(told.values())
+        others = _whole(question, look).without(told.values())
         # The cells of users do not count them.
         others.attempts = 0
         rest: Totals | None = others
     else:
         told, rest = _top(_added([*_from_cells(question, plan, look), *from_rows.items()]), question)
     return Answer(groups=told, as_of=look.as_of or look.now, pending_since=plan.pending_since, rest=rest)
+
+
+def _whole(question: Question, look: _Look) -> Totals:
+    """The counters of all requests that the question is about, from what has been answered if that tells."""
+    asked = question.organization_id, question.only, question.ranges
+    for other, answer in look.answered:
+        if other.limit is None and other.counters and asked == (other.organization_id, other.only, other.ranges):
+            groups: Iterable[Totals] = answer.groups.values()
+            break
+    else:
+        groups = _answer(replace(question, by=(), limit=None, times=False), look).groups.values()
+    whole = Totals()
+    for totals in groups:
+        whole.add(totals, times=False)
+    return whole
 
 
 def _added(found: Iterable[tuple[Group, Totals]]) -> dict[Group, Totals]:
@@ -197,7 +216,8 @@ class _Look:
         self.sealed_until = cache(rolling.sealed_until)
         self.is_listed = cache(rolling.is_listed)
         self.changed = cache(self._changed)
-        self.rows_of = cache(_table)
+        self.rows_of = cache(self._rows_of)
+        self.answered: list[tuple[Question, Answer]] = []
 
     def cut(self, question: Question) -> Grain | None:
         """By whose ends rows are cut: the shortest interval that is asked for of this range, so that all who ask of it
@@ -236,6 +256,14 @@ class _Look:
             room -= span[1] - span[0]
             spans.append(span)
         return joined(spans), None
+
+    def _rows_of(self, cube: Cube, since: dt.datetime, until: dt.datetime, organization_id: UUID | None) -> Table:
+        # Where nothing waits to be rolled up, the rows of a closed hour have changed when its cells have.
+        is_closed = self.as_of is not None and any(
+            begin <= since and until <= end for begin, end in self.listed(Grain.HOUR, [(since, until)])
+        )
+        where = cube, since, until, organization_id
+        return _ROWS.get(self.revision if is_closed else None, where, lambda: _table(*where))
 
 
 def _table(cube: Cube, since: dt.datetime, until: dt.datetime, organization_id: UUID | None) -> Table:
@@ -310,37 +338,20 @@ def _from_cells(question: Question, plan: Plan, look: _Look) -> Iterator[tuple[G
 
 
 def _read(question: Question, spans: Spans) -> Iterator[tuple[Group, Totals]]:
-    within = (Q(grain=grain, start__gte=since, start__lt=until) for grain, ranges in spans for since, until in ranges)
-    found = Cell.objects.filter(reduce(or_, within), cube=question.cube).order_by()
-    if question.organization_id is not None or "organization_id" not in DIMENSIONS[question.cube]:
-        found = found.filter(organization_id=question.organization_id)
-    if {*question.by, *question.only} - {"organization_id"}:
-        # Tells the database that it needs few of all dimensions.
-        found = found.filter(dimensions__cube=question.cube)
-    found = found.filter(**cells.that_are(question.only))
-    columns = [*(["start"] if question.interval else []), *(cells.column(name) for name in question.by)]
-    yield from _sums(found, columns, question)
+    wanted = Wanted(cube=question.cube, spans=spans, organization_id=question.organization_id, only=question.only)
+    columns = [*(["start"] if question.interval else []), *question.by]
+    # There may be as many users as requests. All else is told apart by little.
+    sums = summing.sums(wanted, columns, are_many=question.cube is Cube.USER) if question.counters else ()
+    for values, totals in sums:
+        yield _group(question, values), totals
     if question.times and question.cube is not Cube.USER:
-        yield from _histograms(found, columns, question)
+        yield from _histograms(question, wanted, columns)
 
 
-def _sums(found: QuerySet[Cell], columns: Sequence[str], question: Question) -> Iterator[tuple[Group, Totals]]:
-    if not columns:
-        lines: Iterable[tuple[Any, ...]] = [tuple(found.aggregate(**cells.SUMS).values())]
-    else:
-        summed = found.values_list(*columns).annotate(**cells.SUMS)
-        # There may be as many users as requests. All else is told apart by little, and fetched in one go.
-        lines = summed.iterator() if question.cube is Cube.USER else summed
-    for line in lines:
-        totals = Totals.of(line[len(columns) :])
-        if totals.requests:
-            yield _group(question, line[: len(columns)]), totals
-
-
-def _histograms(found: QuerySet[Cell], columns: Sequence[str], question: Question) -> Iterator[tuple[Group, Totals]]:
+def _histograms(question: Question, wanted: Wanted, columns: Sequence[str]) -> Iterator[tuple[Group, Totals]]:
     groups: dict[tuple[Any, ...], Totals] = {}
-    for *values, latencies, first_tokens in found.values_list(*columns, "latencies", "first_tokens").iterator():
-        totals = groups.setdefault(tuple(values), Totals())
+    for values, latencies, first_tokens in summing.histograms(wanted, columns):
+        totals = groups.setdefault(values, Totals())
         histogram.add_encoded(totals.latencies, latencies)
         histogram.add_encoded(totals.first_tokens, first_tokens)
     for group, totals in groups.items():

@@ -14,6 +14,7 @@ from analytics.models import Grain
 from analytics.rows import UNITS
 from chat.admin import formats
 from chat.models import Status
+from llmchat.lib.markup import table_lines
 
 #: How the start of an interval is written below a chart.
 _LABELS: Final[Mapping[Grain, str]] = {
@@ -149,10 +150,13 @@ def drawn(dashboard: Dashboard, links: Links) -> list[dict[str, Any]]:
                 for line in chart.lines
             ],
         }
-        table = [
-            {"time": time, "start": start, "url": url, "values": [line.written(part) for line in chart.lines]}
-            for time, url, (start, part) in zip(times, urls, dashboard.series, strict=True)
-        ]
+        table = table_lines(
+            f"dash-{chart.key}",
+            (
+                (f"{start:%Y%m%d%H%M}", url, time, [line.written(part) for line in chart.lines])
+                for time, url, (start, part) in zip(times, urls, dashboard.series, strict=True)
+            ),
+        )
         whole = ", ".join(f"{line.label} {line.written(dashboard.now)}" for line in chart.lines)
         found.append({"chart": chart, "data": data, "table": table, "summary": f"{chart.title} over time. {whole}."})
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.contrib import admin
@@ -98,7 +99,7 @@ def _dashboard(request: HttpRequest, asked: Asked) -> dict[str, Any]:
         "all_rows": reverse("admin:chat_interaction_changelist"),
         "tiles": tiles.tiles(found, links),
         "charts": charts.drawn(found, links),
-        "rankings": rankings.told(found, links),
+        "rankings": rankings.told(found, links, {UUID(pk): name for pk, name in organizations}),
         "failures": _failures(request, asked, found),
         "users_left_out": bool(asked.scope.only),
     }

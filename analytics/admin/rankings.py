@@ -24,9 +24,10 @@ _TITLES: Final[Mapping[str, str]] = {
 _NAMELESS: Final = "none"
 
 
-def told(dashboard: Dashboard, links: Links) -> list[dict[str, Any]]:
-    """Each ranking with its lines; those that cannot be told with these filters are left out."""
-    names = _organization_names(dashboard.rankings)
+def told(dashboard: Dashboard, links: Links, names: Mapping[UUID, str]) -> list[dict[str, Any]]:
+    """Each ranking with its lines; those that cannot be told with these filters are left out. `names`: those of
+    organizations that are known already."""
+    names = _organization_names(dashboard.rankings, known=names)
     return [_told(key, dashboard.rankings[key], links, names) for key in _TITLES if key in dashboard.rankings]
 
 
@@ -71,10 +72,12 @@ def _figures(key: str, part: Part, whole: int) -> dict[str, Any]:
     }
 
 
-def _organization_names(rankings: Mapping[str, Ranking]) -> dict[UUID, str]:
+def _organization_names(rankings: Mapping[str, Ranking], *, known: Mapping[UUID, str]) -> dict[UUID, str]:
     wanted: set[UUID] = {value for value, _ in _groups(rankings, "organization")}
     wanted |= {organization for (organization, _), _ in _groups(rankings, "user")}
-    return dict(Organization.objects.filter(pk__in=wanted).values_list("pk", "name")) if wanted else {}
+    names = {organization: known[organization] for organization in wanted if organization in known}
+    missing = wanted - set(names)
+    return names | dict(Organization.objects.filter(pk__in=missing).values_list("pk", "name")) if missing else names
 
 
 def _groups(rankings: Mapping[str, Ranking], key: str) -> Iterable[tuple[Any, Part]]:
