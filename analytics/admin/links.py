@@ -6,7 +6,7 @@ Built here alone, from `chat.selection`, which the list of interactions reads.
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,17 +16,23 @@ from analytics.admin.asking import Asked
 from chat.selection import NONE, Selection
 
 
+def _list() -> str:
+    return reverse("admin:chat_interaction_changelist")
+
+
 @dataclass(frozen=True, slots=True)
 class Links:
     """From what is looked at."""
 
     asked: Asked
+    #: Looked up once, for a page has a hundred links.
+    _list: str = field(default_factory=_list)
 
     def rows(self, *, since: dt.datetime | None = None, until: dt.datetime | None = None, **narrower: Any) -> str:
         """The list of the very interactions: of the whole range or a part of it, with the same filters and more."""
         span = self.asked.span
         wanted = self.asked.selection.replace(since=since or span.since, until=until or span.until, **_named(narrower))
-        return rows(wanted)
+        return f"{self._list}?{wanted.parameters()}"
 
     def narrowed(self, **changes: Any) -> str:
         """The dashboard of the same range with other filters; None takes one away."""
@@ -40,7 +46,8 @@ class Links:
 
 
 def rows(wanted: Selection) -> str:
-    return f"{reverse('admin:chat_interaction_changelist')}?{wanted.parameters()}"
+    """The list of the interactions that are wanted."""
+    return f"{_list()}?{wanted.parameters()}"
 
 
 def dashboard(parameters: dict[str, Any]) -> str:

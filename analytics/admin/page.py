@@ -39,6 +39,7 @@ REFRESH = 30
 #: Choices that a select offers; what is not among them is chosen from a ranking, or by its id in the address.
 CHOICES = 200
 _FAILURES_SHOWN = 6
+_OF_FAILURES = ("organization__name", "status", "error_code", "model", "model_requested", "created_at")
 #: How much of the range the latest failures are looked for in.
 _RECENT = dt.timedelta(hours=24)
 
@@ -120,7 +121,7 @@ def _failures(request: HttpRequest, asked: Asked, found: Dashboard) -> list[dict
         until=asked.span.until,
         status=tuple(set(asked.selection.status or FAILURES) & FAILURES),
     )
-    latest = wanted.rows(_rows(request)).select_related("organization").defer(*Interaction.TEXTS)
+    latest = wanted.rows(_rows(request)).select_related("organization").only(*_OF_FAILURES)
     latest = latest.annotate(message_start=start_of("error_message", 300)).order_by("-id")[:_FAILURES_SHOWN]
     return [
         {"row": row, "url": page_of(row), "message": formats.excerpt(row.message_start, limit=140)} for row in latest
