@@ -17,7 +17,7 @@ from analytics import histogram, reading
 from analytics.histogram import Histogram
 from analytics.models import Grain
 from analytics.periods import end_of, start_of
-from analytics.reading import Answer, Question
+from analytics.questions import Answer, Question
 from analytics.spans import Span
 from analytics.totals import Totals
 from chat.models import Status

@@ -12,7 +12,7 @@ from accounts.models import Organization
 from analytics import reading, usage
 from analytics.models import Grain
 from analytics.periods import Range, period
-from analytics.reading import Group, Question
+from analytics.questions import Group, Question
 from analytics.totals import Totals
 from llmchat.lib.tables import Column, Kind, Rows
 

@@ -42,7 +42,7 @@ _LEADERS: Final[Kept[Leaders]] = Kept(lambda leaders: 8 * len(leaders))
 
 
 class Asked(Protocol):
-    """A question that tells each user; see `analytics.reading.Question`."""
+    """A question that tells each user; see `analytics.questions.Question`."""
 
     @property
     def organization_id(self) -> UUID | None: ...

@@ -18,6 +18,7 @@ from django.utils import timezone
 from analytics import reading, rolling
 from analytics.models import Cell, Cube, Grain
 from analytics.periods import Range, joined, period, start_of
+from analytics.questions import Question
 from chat import repricing
 from chat.models import Change, Repricing
 from providers.models import LanguageModel
@@ -47,7 +48,7 @@ def unpriced() -> list[Unpriced]:
     if not spans:
         return []
     first = min(since for since, _ in spans.values())
-    question = reading.Question(
+    question = Question(
         organization_id=None, since=first, until=now + dt.timedelta(minutes=1), by=("provider", "model"), times=False
     )
     found = reading.answer(question)[0]

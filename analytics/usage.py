@@ -11,7 +11,7 @@ from uuid import UUID
 from analytics import histogram, reading
 from analytics.histogram import Histogram
 from analytics.models import Grain
-from analytics.reading import Answer, Question
+from analytics.questions import Answer, Question
 from analytics.rows import UNIT_PLACES
 from analytics.totals import Totals
 from chat.models import Status

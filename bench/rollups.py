@@ -80,7 +80,8 @@ def measure(*, minute_rows: int) -> dict[str, Any]:
 def answers(organization: Any) -> dict[str, dict[str, float]]:
     from analytics import usage
     from analytics.models import Grain
-    from analytics.reading import Question, answer
+    from analytics.questions import Question
+    from analytics.reading import answer
 
     now = dt.datetime.now(dt.UTC)
     today = now.date()

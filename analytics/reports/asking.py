@@ -21,7 +21,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 from accounts.models import APIKey, Organization, Plan, User
 from accounts.scoping import sees_all, visible_organizations
 from analytics.models import Grain
-from analytics.reading import Question
+from analytics.questions import Question
 from analytics.reports import ranges
 from analytics.reports.ranges import Span
 from chat.models import Status

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from analytics import reading
 from analytics.models import Grain
-from analytics.reading import Answer
+from analytics.questions import Answer
 from analytics.reports import figures, links, statistics
 from analytics.reports.asking import DIMENSIONS, FILTERS, WORDS, Asked, FilterForm, choice, text
 from analytics.reports.statistics import Interval

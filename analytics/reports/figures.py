@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from analytics import histogram
 from analytics.histogram import Histogram
-from analytics.reading import Answer
+from analytics.questions import Answer
 from analytics.reports.tables import Column, Kind, Remark, Tone
 from analytics.rows import UNITS
 from analytics.totals import Totals

@@ -17,7 +17,7 @@ from django.urls import reverse
 from analytics import histogram, reading, rows
 from analytics.histogram import GAMMA, NONE, Histogram
 from analytics.models import Grain
-from analytics.reading import Answer
+from analytics.questions import Answer
 from analytics.reports import figures, links
 from analytics.reports.asking import Asked, FilterForm, choice
 from analytics.reports.naming import names_of

@@ -10,7 +10,7 @@ from typing import Any, Final
 from analytics import reading
 from analytics.models import Grain
 from analytics.periods import end_of
-from analytics.reading import Answer, Group
+from analytics.questions import Answer, Group
 from analytics.reports import figures, links
 from analytics.reports.asking import DIMENSIONS, WORDS, Asked, FilterForm, choice
 from analytics.reports.naming import names_of

@@ -20,7 +20,7 @@ from django.utils.html import escape
 from accounts.models import Organization
 from accounts.tests.factories import APIKeyFactory, MembershipFactory, OrganizationFactory, UserFactory
 from accounts.tests.fixtures import Person
-from analytics import dashboard, reading, rolling, spans
+from analytics import dashboard, reading, rolling, sources, spans
 from analytics.admin import page, tiles
 from analytics.dashboard import Part, Scope
 from analytics.histogram import RELATIVE_ERROR, bucket_of
@@ -515,7 +515,7 @@ def test_page_that_fails_altogether_still_has_words(
 def test_page_says_how_fresh_it_is(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     InteractionFactory.create()
     assert "every request counted" in text_of(operator.get(PAGE))
-    monkeypatch.setattr(reading, "UNROLLED_AT_MOST", dt.timedelta())
+    monkeypatch.setattr(sources, "UNROLLED_AT_MOST", dt.timedelta())
     assert "Not complete:" in text_of(operator.get(PAGE))
 
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
 from accounts.tests.factories import OrganizationFactory
-from analytics import cells, reading, rolling
+from analytics import cells, reading, rolling, sources
 from analytics.models import Grain
 from analytics.periods import start_of
-from analytics.reading import Group, Question
+from analytics.questions import Group, Question
+from analytics.sources import Look
 from analytics.tests.record import NOW, added_up, some_exchanges, store
 from analytics.totals import Table, Totals
 from chat.rows import ExchangeRows
@@ -119,7 +120,7 @@ class Exactness(TestCase):
 def _stored(now: dt.datetime) -> Table:
     """Everything in the cells, each moment taken from the longest period that is there."""
     question = Question(organization_id=None, since=NOW - dt.timedelta(days=1000), until=now + dt.timedelta(days=1))
-    plan = reading.plan_of(question, now=now)
+    plan = sources.planned(question, Look([question], now=now))
     tables = [cells.fold(grain, span) for grain, spans in plan.cells.items() for span in spans]
     whole: Table = {}
     for table in tables:

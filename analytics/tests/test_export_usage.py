@@ -227,5 +227,5 @@ def test_what_is_not_added_up_yet_is_said(
     since = timezone.now().replace(second=0, microsecond=0) - dt.timedelta(days=3)
     for hours in range(0, 48, 3):
         Change.objects.create(minute=since + dt.timedelta(hours=hours))
-    monkeypatch.setattr("analytics.reading.UNROLLED_AT_MOST", dt.timedelta(hours=1))
+    monkeypatch.setattr("analytics.sources.UNROLLED_AT_MOST", dt.timedelta(hours=1))
     assert "are still being added up. Run manage.py roll_up, then export again." in export(tmp_path / "usage.csv")

@@ -16,7 +16,8 @@ from accounts.models import Organization
 from analytics import kept, rolling
 from analytics.kept import Kept
 from analytics.models import Grain, RollUpState
-from analytics.reading import Answer, Question, answer
+from analytics.questions import Answer, Question
+from analytics.reading import answer
 from analytics.tests.record import exchange, store
 from chat.models import Interaction
 

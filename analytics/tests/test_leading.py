@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from analytics import cells, leading
 from analytics.models import Cube, Grain
 from analytics.periods import Range, end_of
-from analytics.reading import Question
+from analytics.questions import Question
 from analytics.totals import Key, Totals
 
 pytestmark = pytest.mark.django_db

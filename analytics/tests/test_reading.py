@@ -16,7 +16,8 @@ from accounts.models import Organization
 from accounts.tests.factories import APIKeyFactory, OrganizationFactory
 from analytics import rolling
 from analytics.models import Cube, Grain
-from analytics.reading import Answer, Question, answer
+from analytics.questions import Answer, Question
+from analytics.reading import answer
 from analytics.tests.record import exchange, some_exchanges, store
 from analytics.totals import Totals
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from accounts.models import Organization
 from analytics import reading, rolling, rows, tasks, verification
 from analytics.models import Cell, Cube, Grain, Period, RollUpState
-from analytics.reading import Question
+from analytics.questions import Question
 from analytics.tests.record import NOW, added_up, exchange, some_exchanges, store
 from chat import changes, retention
 from chat.models import Change, Conversation, Interaction

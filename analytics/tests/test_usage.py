@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts.tests.factories import APIKeyFactory
 from accounts.tests.fixtures import Person
-from analytics import reading, rolling
+from analytics import rolling, sources
 from analytics.histogram import RELATIVE_ERROR
 from analytics.tests.record import exchange, store
 from chat.models import Change
@@ -248,7 +248,7 @@ def test_an_answer_that_cannot_be_exact_yet_says_so(
     owner: Person, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store([exchange(owner.organization, ago(hours=hours), cost=Decimal("0.5")) for hours in (1, 30, 60, 90)])
-    monkeypatch.setattr(reading, "UNROLLED_AT_MOST", HOUR)
+    monkeypatch.setattr(sources, "UNROLLED_AT_MOST", HOUR)
     found = ask(owner)
     assert found["freshness"]["is_complete"] is False
     oldest = Change.objects.order_by("minute").values_list("minute", flat=True)[0]
