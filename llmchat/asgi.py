@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from django.core.asgi import get_asgi_application
+import django
 from django.db import Error as DatabaseFault
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "llmchat.settings")
 
-# Sets Django up: what follows imports models.
-_django = get_asgi_application()
+# What follows imports models.
+django.setup(set_prefix=False)
 
 from django.conf import settings  # noqa: E402
 from django.urls import get_resolver  # noqa: E402
@@ -24,11 +24,13 @@ from chat import durability, engine  # noqa: E402
 from llmchat.lib import changes, lifecycle, redis_clients  # noqa: E402
 from llmchat.lib.asgi import Receive, Scope, Send  # noqa: E402
 from llmchat.lib.body_limit import BodyLimit, Bounds  # noqa: E402
+from llmchat.lib.handler import Handler  # noqa: E402
 from llmchat.lib.lean import LeanHandler  # noqa: E402
 from llmchat.lib.request_log import RequestLog  # noqa: E402
 from llmchat.lib.static import with_static_files  # noqa: E402
 from providers import catalogue, registry  # noqa: E402
 
+_django = Handler()
 # The imports behind the URLs are done now, not by the first request.
 get_resolver().url_patterns  # noqa: B018
 
