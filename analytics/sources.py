@@ -55,6 +55,7 @@ class Look:
         self.sealed_until = cache(rolling.sealed_until)
         self.is_listed = cache(rolling.is_listed)
         self.changed = cache(self._changed)
+        self.listed = cache(self._listed)
         self.rows_of = cache(self._rows_of)
         self.answered: list[tuple[Question, Answer]] = []
 
@@ -64,7 +65,7 @@ class Look:
         spans = (each for each in self._questions if (each.since, each.until) == (question.since, question.until))
         return min((each.interval for each in spans if each.interval is not None), default=None)
 
-    def listed(self, grain: Grain, ranges: Sequence[Range]) -> list[Range]:
+    def _listed(self, grain: Grain, ranges: tuple[Range, ...]) -> list[Range]:
         """Periods on the list that have any moment in `ranges`, in order."""
         if not ranges:
             return []
@@ -99,7 +100,7 @@ class Look:
     def _rows_of(self, cube: Cube, since: dt.datetime, until: dt.datetime, organization_id: UUID | None) -> Table:
         # Where nothing waits to be rolled up, the rows of a closed hour have changed when its cells have.
         is_closed = self.as_of is not None and any(
-            begin <= since and until <= end for begin, end in self.listed(Grain.HOUR, [(since, until)])
+            begin <= since and until <= end for begin, end in self.listed(Grain.HOUR, ((since, until),))
         )
         where = cube, since, until, organization_id
         return _ROWS.get(self.revision if is_closed else None, where, lambda: _table(*where))
@@ -120,7 +121,7 @@ def planned(question: Question, look: Look) -> Plan:
     from_cells: dict[Grain, list[Range]] = {}
     listed: dict[Grain, list[Range]] = {}
     for grain in (Grain.MONTH, Grain.DAY, Grain.HOUR):
-        listed[grain] = look.listed(grain, left)
+        listed[grain] = look.listed(grain, tuple(left))
         from_cells[grain] = joined(span for span in listed[grain] if grain <= coarsest and holds(left, span))
         left = without(left, from_cells[grain])
     # Where a listed period is only partly wanted, there may be no shorter cells; months always have their days.

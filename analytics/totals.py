@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
@@ -125,7 +125,7 @@ class Totals:
             histogram.add(self.first_tokens, other.first_tokens)
 
     def copy(self) -> Totals:
-        return Totals.sum([self])
+        return replace(self, latencies=self.latencies.copy(), first_tokens=self.first_tokens.copy())
 
     def without(self, parts: Iterable[Totals]) -> Totals:
         """The counters of what is left when `parts` are taken away."""
