@@ -158,7 +158,7 @@ def drawn(dashboard: Dashboard, links: Links) -> list[dict[str, Any]]:
             (chart.key, f"{start:%Y%m%d%H%M}", url, time, *(line.written(part) for line in chart.lines))
             for time, url, (start, part) in zip(times, urls, dashboard.series, strict=True)
         )
-        # A template takes longer over these than over all else of the page.
+        # A template takes longer over these hundred lines.
         table = format_html_join("", _LINE + _CELL * len(chart.lines) + "</tr>", lines)
         whole = ", ".join(f"{line.label} {line.written(dashboard.now)}" for line in chart.lines)
         found.append({"chart": chart, "data": data, "table": table, "summary": f"{chart.title} over time. {whole}."})
